@@ -12,7 +12,7 @@ from html import escape
 from importlib import resources
 from pathlib import Path
 
-from gigafactory.report.figures import DARK, FIGURE_CSS, LIGHT
+from gigafactory.report.figures import DARK, LIGHT, stylesheet
 
 _CONTROLS = {code: "·" for code in [*range(32), *range(0x7F, 0xA0)] if chr(code) not in "\n\t"}
 
@@ -35,7 +35,7 @@ def text(raw: object) -> str:
 def page(title: str, *, badge: str, lead: str, body: Sequence[str], footer: str) -> str:
     """The whole document. title, badge, lead and footer are plain text; ``body`` holds finished HTML."""
     css = resources.files("gigafactory.report").joinpath("page.css").read_text(encoding="utf-8")
-    style = f":root{{{LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}{FIGURE_CSS}{css}"
+    style = f":root{{{LIGHT}}}@media(prefers-color-scheme:dark){{:root{{{DARK}}}}}{stylesheet()}{css}"
     mark = f'<span class="badge">{text(badge)}</span>' if badge else ""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -49,7 +49,9 @@ def page(title: str, *, badge: str, lead: str, body: Sequence[str], footer: str)
 
 def section(heading: str, inner: str, note: str = "") -> str:
     """A headed part of the page; ``inner`` is finished HTML. Empty when there is nothing inside."""
-    return f"<section><h2>{text(heading)}</h2>{f'<p>{text(note)}</p>' if note else ''}{inner}</section>" if inner else ""
+    return (
+        f"<section><h2>{text(heading)}</h2>{f'<p>{text(note)}</p>' if note else ''}{inner}</section>" if inner else ""
+    )
 
 
 def tiles(items: Sequence[Tile]) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, TextIO
 
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -52,7 +52,9 @@ class Progress:
     def __enter__(self) -> Progress:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def start(self, total_steps: int, facts: Sequence[str] = ()) -> None:
@@ -115,13 +117,14 @@ class Progress:
         if not self._step:
             return Group(Text(f"compiling the step … {fmt.clock(elapsed_s)}", style="dim"))
         step, total = int(self._step.get("step", 0)), self._total_steps
+        gone, left = fmt.clock(_number(self._step, "time_s")), fmt.clock(_number(self._step, "eta_s"))
         head = Table.grid(padding=(0, 2, 0, 0))
         head.add_row(
             Text(f"step {step:,}/{total:,}", style="bold"),
             ProgressBar(total=max(total, 1), completed=min(step, total), width=28),
-            Text(f"{fmt.clock(_number(self._step, 'time_s'))} trained, {fmt.clock(_number(self._step, 'eta_s'))} to go"),
+            Text(f"{gone} trained, {left} to go"),
         )
-        lines = [head, Text.assemble("loss ", (loss_text(self._step), "bold"), self._held_out())]
+        lines: list[RenderableType] = [head, Text.assemble("loss ", (loss_text(self._step), "bold"), self._held_out())]
         speed = speed_text(self._step)
         if speed:
             lines.append(Text(speed))

@@ -16,11 +16,18 @@ from gigafactory.report.figures import Axis, Series, heat_map, line_chart
 from gigafactory.report.run_records import Record, RunRecords, curve, number, read_run
 from gigafactory.report.scales import Point, smooth, thin
 
-_STEP = Axis("step", show=lambda value: _whole(value))
+
+def _whole(value: float) -> str:
+    """A count with all its digits while they can be read at a glance: 9,790 and 1.23 M."""
+    return f"{value:,.0f}" if abs(value) < 1e6 else fmt.count(value)  # NaN goes to the dash of count
+
+
+_STEP = Axis("step", show=_whole)
 _TIME = Axis("training time", "time", show=fmt.duration)
 _MOST_SAMPLES = 8
 _MOST_EXPERT_ROWS = 96
 _HEAT_COLUMNS = 72
+_MOST_EVENTS = 200
 
 
 def write_report(run_dir: Path) -> Path:
@@ -38,11 +45,14 @@ def run_page(run: RunRecords) -> str:
         lead=_lead(run),
         body=[
             page.tiles(headline(run)),
-            page.section("Loss", page.grid(_loss_figures(run)), _loss_note(run)),
+            page.section("Loss", page.grid(_loss_figures(run)), _LOSS_NOTE),
             page.section("Samples", _samples(run), "Text that the model wrote, from its first attempts to the last."),
             page.section("Speed and gradients", page.grid(_speed_figures(run))),
             page.section("Experts", page.grid(_expert_figures(run)), _EXPERT_NOTE),
-            page.section("Events", page.table(("step", "time", "what happened"), [_event(one) for one in run.events])),
+            page.section(
+                "Events",
+                page.table(("step", "time", "what happened"), [_event(one) for one in run.events[-_MOST_EVENTS:]]),
+            ),
             page.section("Machine", page.table((), _machine(run))),
             page.section("Factory file", _factory_file(run)),
         ],
@@ -50,6 +60,10 @@ def run_page(run: RunRecords) -> str:
     )
 
 
+_LOSS_NOTE = (
+    "How many nats the model needs per byte of text (divide by 0.693 for bits): on the batch it is trained on, and"
+    " on text it never sees. Guessing bytes blindly costs 5.55 nats."
+)
 _EXPERT_NOTE = (
     "Each row is one expert; colour says how far its share of the tokens is from even. A layer that keeps one"
     " expert busy and others idle wastes weights, and tokens beyond an expert's places are dropped."
@@ -100,23 +114,23 @@ def shown_samples(run: RunRecords, most: int = _MOST_SAMPLES) -> list[Record]:
 
 
 def _loss_figures(run: RunRecords) -> list[str]:
-    loss = Axis("nats per byte", "log")
-    return [
-        page.figure(
-            f"Loss against {name}",
-            "nats per byte, logarithmic scale",
-            lambda width, axis=axis, key=key: line_chart(  # type: ignore[misc]
-                f"Loss against {name}", train_curves(run, key), x=axis, y=loss, width=width, hover=width > 400
-            ),
-        )
-        for name, axis, key in (("steps", _STEP, "step"), ("time", _TIME, "time_s"))
-        if run.steps or run.evaluations
-    ]
+    if not (run.steps or run.evaluations):
+        return []
+    return [_loss_figure(run, "steps", _STEP, "step"), _loss_figure(run, "time", _TIME, "time_s")]
+
+
+def _loss_figure(run: RunRecords, name: str, axis: Axis, key: str) -> str:
+    caption, loss = f"Loss against {name}", Axis("nats per byte", "log")
+
+    def draw(width: int) -> str:
+        return line_chart(caption, train_curves(run, key), x=axis, y=loss, width=width, hover=width > 400)
+
+    return page.figure(caption, "nats per byte, logarithmic scale", draw)
 
 
 def _speed_figures(run: RunRecords) -> list[str]:
     plots = [
-        ("Throughput", "tokens per second", "tokens_per_s", Axis("tokens/s", show=lambda value: _whole(value), from_zero=True), 2),
+        ("Throughput", "tokens per second", "tokens_per_s", Axis("tokens/s", show=_whole, from_zero=True), 2),
         ("Share of GEMM peak", "model arithmetic against this machine's measured peak", "gemm_share",
          Axis("share", show=fmt.share, from_zero=True), 2),
         ("Gradient norm", "before clipping, logarithmic scale", "grad_norm", Axis("norm", "log"), 3),
@@ -145,7 +159,10 @@ def _expert_figures(run: RunRecords) -> list[str]:
     columns = _columns([load for _, load in loads], min(_HEAT_COLUMNS, len(loads)))
     if layers * experts <= _MOST_EXPERT_ROWS:
         bands = [
-            (f"layer {layer + 1}", [[column[layer][expert] * experts for column in columns] for expert in range(experts)])
+            (
+                f"layer {layer + 1}",
+                [[column[layer][expert] * experts for column in columns] for expert in range(experts)],
+            )
             for layer in range(layers)
         ]
         caption, note = "Load of each expert", f"{experts} rows a layer, over steps"
@@ -154,12 +171,18 @@ def _expert_figures(run: RunRecords) -> list[str]:
         bands = [("layer", busiest)]
         caption, note = "Load of each layer's busiest expert", f"one row a layer, 1 at the top to {layers}; over steps"
     rows = sum(len(rows) for _, rows in bands)
+    row_height = max(5, min(18, 480 // rows))  # as high as the two charts beside it
     figures = [
         page.figure(
             caption,
             note,
             lambda width: heat_map(
-                caption, bands, x=_STEP, x_range=(steps[0], steps[-1]), width=width, row_height=6 if rows > 48 else 9 if rows > 24 else 13
+                caption,
+                bands,
+                x=_STEP,
+                x_range=(steps[0], steps[-1]),
+                width=width,
+                row_height=row_height,
             ),
         )
     ]
@@ -237,7 +260,8 @@ def _lead(run: RunRecords) -> str:
     if model is not None:
         kind = f"{model.experts} experts, {model.experts_per_token} per token" if model.experts else "dense"
         parts.append(
-            f"A transformer of {model.layers} layers, width {model.width}, {kind}: {fmt.parameters(model.parameters())} parameters"
+            f"A transformer of {model.layers} layers, width {model.width}, {kind}:"
+            f" {fmt.parameters(model.parameters())} parameters"
         )
     if run.machine.get("chip"):
         parts.append(f"on {run.machine['chip']}")
@@ -245,13 +269,6 @@ def _lead(run: RunRecords) -> str:
     if len(first) > 1:
         parts.append(f"from {fmt.significant(first[0][1])} to {fmt.significant(first[-1][1])} bits per byte")
     return ", ".join(parts) + "." if parts else "Nothing has been recorded yet."
-
-
-def _loss_note(run: RunRecords) -> str:
-    return (
-        "How many nats the model needs per byte of text (divide by 0.693 for bits): on the batch it is trained on, and on"
-        " text it never sees. Guessing bytes blindly costs 5.55 nats."
-    )
 
 
 def _held_out(run: RunRecords) -> tuple[float, str]:
@@ -265,11 +282,6 @@ def _held_out(run: RunRecords) -> tuple[float, str]:
 def _median(run: RunRecords, key: str) -> float:
     values = [value for _, value in curve(run.steps, key)]
     return statistics.median(values) if values else math.nan
-
-
-def _whole(value: float) -> str:
-    """A count with all its digits while they can be read at a glance: 9,790 and 1.23 M."""
-    return f"{value:,.0f}" if abs(value) < 1e6 else fmt.count(value)  # NaN goes to the dash of count
 
 
 def _seconds(run: RunRecords) -> float:

@@ -32,8 +32,9 @@ class RunRecords:
 def read_run(run_dir: Path) -> RunRecords:
     """Read what is there; what is missing or unreadable is empty."""
     factory_text = _read_text(run_dir / "factory.toml")
-    records = list(_json_lines(_read_text(run_dir / "metrics.jsonl")))
-    by_kind = {kind: [one for one in records if one.get("kind") == kind] for kind in ("step", "eval", "sample", "event")}
+    by_kind: dict[str, list[Record]] = {kind: [] for kind in ("step", "eval", "sample", "event")}
+    for record in _json_lines(_read_text(run_dir / "metrics.jsonl")):
+        by_kind.setdefault(str(record.get("kind")), []).append(record)
     return RunRecords(
         name=run_dir.resolve().name,
         factory_text=factory_text,

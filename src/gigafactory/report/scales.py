@@ -8,7 +8,13 @@ from collections.abc import Sequence
 Point = tuple[float, float]
 
 _TIME_STEPS_S = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
-_LOG_MANTISSAS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0), tuple(1 + i / 5 for i in range(45)))
+_LOG_MANTISSAS = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0),
+    tuple(1 + fifth / 5 for fifth in range(45)),
+)
 
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
@@ -28,7 +34,9 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     best: list[float] = []
     for mantissas in _LOG_MANTISSAS:
         decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-        ticks = [m * 10.0**d for d in decades for m in mantissas if low * (1 - 1e-9) <= m * 10.0**d <= high * (1 + 1e-9)]
+        ticks = [
+            m * 10.0**d for d in decades for m in mantissas if low * (1 - 1e-9) <= m * 10.0**d <= high * (1 + 1e-9)
+        ]
         if len(ticks) > most:
             return best or ticks[:: math.ceil(len(ticks) / most)]
         best = ticks
