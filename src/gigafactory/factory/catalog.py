@@ -1,0 +1,258 @@
+"""The catalogue: facts about chips, fabrics, models and the rest, each with its source, from catalog/*.toml."""
+
+from __future__ import annotations
+
+import datetime
+import tomllib
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from gigafactory.errors import UserError
+from gigafactory.model.config import ModelConfig, grok_ffn_width
+
+
+class Fact(BaseModel):
+    """A number with where it comes from. Its unit is in the name of the field that holds it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    value: float = Field(description="best single number; the middle of low and high where only these are known")
+    source: str = Field(min_length=1, description="where the number was read")
+    low: float | None = Field(None, description="lower end of what the sources give")
+    high: float | None = Field(None, description="upper end of what the sources give")
+    note: str | None = Field(None, description="basis, date, caveat")
+    unverified: bool = Field(False, description="a vendor's figure whose page was not re-read")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Fact:
+        if (self.low is None) != (self.high is None):
+            raise ValueError("low and high are given together or not at all")
+        if self.low is not None and self.high is not None and not self.low <= self.value <= self.high:
+            raise ValueError(f"value={self.value} must lie between low={self.low} and high={self.high}")
+        return self
+
+    def __float__(self) -> float:
+        return self.value
+
+
+class Entry(BaseModel):
+    """What the kinds of facts share: a source that each fact inherits unless it has its own."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    source: str = Field(min_length=1)
+    notes: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _facts(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        facts = {}
+        for key in raw.keys() & fact_names(cls):
+            fact = raw[key] if isinstance(raw[key], dict) else {"value": raw[key]}
+            middle = {} if "value" in fact or "low" not in fact else {"value": (fact["low"] + fact["high"]) / 2}
+            facts[key] = {"source": raw.get("source", ""), **middle, **fact}
+        return {**raw, **facts}
+
+    def facts(self) -> dict[str, Fact]:
+        """Field name -> fact, those that are known, in order of declaration."""
+        known = {name: getattr(self, name) for name in fact_names(type(self))}
+        return {name: fact for name, fact in known.items() if fact is not None}
+
+
+def fact_names(kind: type[Entry]) -> list[str]:
+    """The fields of a catalogue entry that hold facts."""
+    return [name for name, field in kind.model_fields.items() if field.annotation in (Fact, Fact | None)]
+
+
+class Chip(Entry):
+    """One accelerator. FLOP/s are dense; scale-up is NVLink, Infinity Fabric, ICI or NeuronLink."""
+
+    vendor: str
+    kind: Literal["gpu", "tpu", "asic"]
+    launched: datetime.date
+    device_names: tuple[str, ...] = ()
+    export: str | None = None
+    peak_bf16_flops: Fact
+    peak_fp8_flops: Fact | None = None
+    peak_fp4_flops: Fact | None = None
+    peak_int8_flops: Fact | None = None
+    matmul_bf16_flops: Fact | None = None
+    matmul_fp8_flops: Fact | None = None
+    h100_equivalents: Fact
+    hbm_bytes: Fact
+    hbm_bytes_per_s: Fact
+    scaleup_bytes_per_s: Fact
+    scaleup_chips: Fact
+    nic_bits_per_s: Fact | None = None
+    power_w: Fact | None = None
+    server_power_w: Fact | None = None
+    price_usd: Fact | None = None
+    rent_usd_per_hour: Fact | None = None
+
+    def peak_flops(self, dtype: str) -> float:
+        """Dense FLOP/s of a number format (bf16, fp8, fp4, int8); a format the chip lacks is a UserError."""
+        fact = getattr(self, f"peak_{dtype}_flops", None)
+        if fact is None:
+            known = [name.split("_")[1] for name in self.facts() if name.startswith("peak_")]
+            raise UserError(f"catalogue: chip {self.name}: no peak for {dtype!r}; known: {', '.join(known)}")
+        return float(fact)
+
+
+class Fabric(Entry):
+    """One kind of network between nodes."""
+
+    link_bits_per_s: Fact
+    switch_ports: Fact | None = None
+    switch_power_w: Fact | None = None
+    switch_price_usd: Fact | None = None
+    throughput_share: Fact | None = None
+    nic_extra_power_w: Fact | None = None
+    nic_extra_price_usd: Fact | None = None
+    link_mttf_s: Fact | None = None
+
+
+class FailureRates(Entry):
+    """How often jobs on one fleet were interrupted."""
+
+    interruptions_per_chip_hour: Fact
+
+
+class Assumption(Entry):
+    """A number that is taken when the factory file gives none; the unit is in its name."""
+
+    value: Fact
+
+
+class CatalogueModel(BaseModel):
+    """One network: its dimensions and where they were read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    family: Literal["grok", "llama", "mixtral"]
+    source: str = Field(min_length=1)
+    config: ModelConfig
+
+
+KINDS: dict[str, type[BaseModel]] = {
+    "chips": Chip,
+    "fabrics": Fabric,
+    "models": CatalogueModel,
+    "failures": FailureRates,
+    "assumptions": Assumption,
+}
+
+
+@cache
+def _tables(kind: str) -> dict[str, dict[str, Any]]:
+    text = resources.files("gigafactory.factory").joinpath("catalog", f"{kind}.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+@cache
+def _entries(kind: str) -> dict[str, Any]:
+    return {name: KINDS[kind].model_validate({"name": name, **table}) for name, table in _tables(kind).items()}
+
+
+def chips() -> dict[str, Chip]:
+    """Name -> chip, in the catalogue's order."""
+    return _entries("chips")
+
+
+def fabrics() -> dict[str, Fabric]:
+    """Name -> fabric, in the catalogue's order."""
+    return _entries("fabrics")
+
+
+def models() -> dict[str, CatalogueModel]:
+    """Name -> network, in the catalogue's order."""
+    return _entries("models")
+
+
+def failures() -> dict[str, FailureRates]:
+    """Name -> failure rates, in the catalogue's order."""
+    return _entries("failures")
+
+
+def assumptions() -> dict[str, Assumption]:
+    """Name -> assumption, in the catalogue's order."""
+    return _entries("assumptions")
+
+
+def _lookup(kind: str, name: str) -> Any:
+    entries = _entries(kind)
+    if name not in entries:
+        raise UserError(f"catalogue: no entry {name!r} among the {kind}; {suggest(name, list(entries))}")
+    return entries[name]
+
+
+def chip(name: str) -> Chip:
+    """The chip of that name; an unknown name is a UserError with the nearest names."""
+    return _lookup("chips", name)
+
+
+def fabric(name: str) -> Fabric:
+    """The fabric of that name; an unknown name is a UserError with the nearest names."""
+    return _lookup("fabrics", name)
+
+
+def catalogue_model(name: str) -> CatalogueModel:
+    """The network of that name; an unknown name is a UserError with the nearest names."""
+    return _lookup("models", name)
+
+
+def failure_rates(name: str) -> FailureRates:
+    """The failure rates of that name; an unknown name is a UserError with the nearest names."""
+    return _lookup("failures", name)
+
+
+def assumption(name: str) -> Fact:
+    """The number that stands in for a field of the factory file that is not given."""
+    return _lookup("assumptions", name).value
+
+
+def find(name: str) -> Chip | Fabric | CatalogueModel | FailureRates | Assumption:
+    """The entry of that name of any kind; an unknown name is a UserError with the nearest names."""
+    for kind in KINDS:
+        if name in _entries(kind):
+            return _entries(kind)[name]
+    raise UserError(
+        f"catalogue: nothing named {name!r}; {suggest(name, [n for kind in KINDS for n in _entries(kind)])}"
+    )
+
+
+def chip_of_device(device_name: str) -> Chip | None:
+    """The chip that a driver reports under this name (nvidia-smi's name, JAX's device_kind), if catalogued."""
+    return next((chip for chip in chips().values() if device_name in chip.device_names), None)
+
+
+def suggest(name: str, known: list[str]) -> str:
+    """What to write instead: close matches if there are any, otherwise all that is known."""
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    if close:
+        return f"did you mean {' or '.join(repr(match) for match in close)}?"
+    return f"known: {', '.join(known)}"
+
+
+def resolve_model(section: dict[str, Any]) -> dict[str, Any]:
+    """The fields of ModelConfig from a model section that may name a ``base`` of the catalogue.
+
+    Fields in the section win. A grok at another width takes the expert width and the embedding multiplier of the
+    release's rules (model.config.grok_config) unless they are given. Raises UserError for an unknown base.
+    """
+    own = {key: value for key, value in section.items() if key != "base"}
+    if "base" not in section:
+        return own
+    entry = catalogue_model(str(section["base"]))
+    fields: dict[str, Any] = dict(_tables("models")[entry.name]["config"])
+    width = own.get("width", fields["width"])
+    if entry.family == "grok" and isinstance(width, int) and width > 0 and width != fields["width"]:
+        fields |= {"ffn_width": grok_ffn_width(width), "embedding_multiplier": width**0.5}
+    return fields | own

@@ -1,0 +1,107 @@
+"""The supervise section: how a run is kept alive, and the cluster that it is simulated on."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from gigafactory.factory.catalog import failure_rates
+from gigafactory.factory.quantity import PositiveSpread, known
+from gigafactory.factory.training import Section
+
+Tier = Literal["ride_through", "reform", "spare", "evict", "shrink", "restart", "requeue", "rollback"]
+TIERS: tuple[Tier, ...] = get_args(Tier)
+
+
+class DetectSection(Section):
+    """When something counts as broken."""
+
+    heartbeat_s: float = Field(10.0, gt=0, description="silence after which a process counts as dead")
+    collective_s: float = Field(30.0, gt=0, description="longest that a collective may wait")
+    hang_factor: float = Field(10.0, gt=1, description="no progress for this many median steps counts as a hang")
+    hang_least_s: float = Field(5.0, gt=0, description="never call it a hang before this")
+    straggler_factor: float = Field(1.3, gt=1, description="a worker this much slower than its peers is a straggler")
+    spike_factor: float = Field(5.0, gt=1, description="loss or gradient norm this far above its median is a spike")
+    checksum_every_steps: int = Field(100, ge=0, description="compare replicas' parameters this often; 0 is never")
+
+
+class RetrySection(Section):
+    """How often the same cause is answered before the run stops."""
+
+    per_cause: int = Field(3, ge=0, description="attempts per root cause; refilled only by checkpointed progress")
+    restarts_per_hour: int = Field(20, ge=1, description="limit over all causes, against crash loops")
+    backoff_s: float = Field(5.0, ge=0, description="first pause after a repeated failure; doubles each time")
+
+
+class TiersSection(Section):
+    """Where copies of the state live, beside the checkpoints of train.checkpoint."""
+
+    memory_every_steps: int = Field(
+        0, ge=0, description="snapshot in host memory; 0 takes the interval from failure rates"
+    )
+    buddy: bool = Field(True, description="keep a copy of each snapshot in a host outside the failure domain")
+    durable: str | None = Field(None, description="folder of the durable store; none is the run directory alone")
+
+
+class SlurmSection(Section):
+    """How jobs reach Slurm."""
+
+    partition: str | None = Field(None, description="of sbatch")
+    account: str | None = Field(None, description="of sbatch")
+    time_limit_s: int = Field(86400, ge=60, description="of the allocation")
+    options: tuple[str, ...] = Field((), description="further options of sbatch, as written there")
+
+
+class SimulateSection(Section):
+    """The cluster in a simulation: how it fails and how long repairs take."""
+
+    days: float = Field(54.0, gt=0, description="simulated time")
+    seed: int = Field(0, ge=0, description="of all that is random")
+    failures: str = Field("llama-3", description="failure rates by name: `gigafactory catalog list failures`")
+    rate_factor: float = Field(1.0, ge=0, description="the rates times this")
+    lemon_fraction: float | None = Field(
+        None, ge=0, lt=1, description="share of nodes that fail far more often; none is the catalogue's"
+    )
+    correlated_fraction: float | None = Field(
+        None, ge=0, lt=1, description="share of hardware failures that take neighbours along; none is the catalogue's"
+    )
+    step_s: float | None = Field(None, gt=0, description="time of a training step; none takes the twin's prediction")
+    repair_hours: PositiveSpread | None = Field(
+        None, description="from draining a node to having it back; none is the catalogue's"
+    )
+    restart_s: PositiveSpread | None = Field(
+        None, description="processes started again until the first step; none is the catalogue's"
+    )
+
+    @field_validator("failures")
+    @classmethod
+    def _catalogued(cls, name: str) -> str:
+        return known(failure_rates, name)
+
+
+class SuperviseSection(Section):
+    """How a run is kept alive."""
+
+    pool: Literal["local", "slurm", "simulated"] = Field("local", description="where workers run")
+    workers: int = Field(
+        1, ge=1, description="processes (local) or nodes (slurm) of the run; a simulation takes the cluster"
+    )
+    spares: int = Field(0, ge=0, description="further workers that stand by")
+    shrink: bool = Field(True, description="go on with fewer workers when spares are used up, grow again later")
+    least_workers: int = Field(1, ge=1, description="stop rather than shrink below this")
+    tiers: tuple[Tier, ...] = Field(TIERS, description="answers that may be given, the cheapest that fits is taken")
+    lease_s: float = Field(30.0, gt=0, description="workers stop when the supervisor is silent for this long")
+    detect: DetectSection = Field(DetectSection(), description="when something counts as broken")
+    retry: RetrySection = Field(RetrySection(), description="how often the same cause is answered")
+    state: TiersSection = Field(TiersSection(), description="copies of the state")
+    slurm: SlurmSection = Field(SlurmSection(), description='for pool = "slurm"')
+    simulate: SimulateSection = Field(SimulateSection(), description='for pool = "simulated"')
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SuperviseSection:
+        if self.least_workers > self.workers:
+            raise ValueError(f"least_workers={self.least_workers} must be at most workers={self.workers}")
+        if len(set(self.tiers)) != len(self.tiers):
+            raise ValueError("tiers: each at most once")
+        return self
