@@ -1,0 +1,73 @@
+"""Files that are whole or not there: temporary name, fsync, rename. Errors of the disk become one line."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gigafactory.errors import UserError
+
+_CHUNK_BYTES = 1 << 20
+
+
+def write_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write a file under a temporary name, flush it to the disk and rename it into place."""
+    with disk_errors(path.parent):
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def sha256_file(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes. Raises UserError when it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return digest.hexdigest()
+
+
+@contextmanager
+def disk_errors(folder: Path) -> Iterator[None]:
+    """Turn a full, read-only or forbidden cache folder into a UserError."""
+    try:
+        yield
+    except OSError as error:
+        advice = "set data.cache to a folder that can be written"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            advice = "free some space, or set data.cache to a larger disk"
+        raise UserError(f"data.cache: {folder}: {error.strerror}: {advice}") from None
+
+
+@contextmanager
+def exclusive(path: Path, say: Callable[[str], None]) -> Iterator[None]:
+    """Hold a lock file: of several processes that prepare one cache, one works and the others wait."""
+    with disk_errors(path.parent):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w")  # noqa: SIM115 - lives as long as the lock
+    try:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                say(f"another process prepares {path.parent}: waiting for it")
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # a file system without locks: shards are content-addressed and renamed into place, so two writers are safe
+        yield
+    finally:
+        file.close()

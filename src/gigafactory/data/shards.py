@@ -1,0 +1,242 @@
+"""Units -> shards: token ids in flat files, each with an index of its documents. Parallel, resumable, atomic.
+
+A shard is three files named by the unit's key: KEY.bin (little-endian uint16 or uint32), KEY.npy (DOCUMENT records)
+and KEY.json (counts and checksums), which is written last: a shard without it was never finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gigafactory.data import dedupe, readers
+from gigafactory.data.files import disk_errors, sha256_file, write_atomic
+from gigafactory.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
+from gigafactory.data.units import Unit
+from gigafactory.errors import UserError
+
+_FIELDS = [("tokens", "<i8"), ("bytes", "<i8"), ("file", "<u4"), ("row", "<i8"), ("hash", "<u8", (2,))]
+DOCUMENT = np.dtype(_FIELDS)
+SIGNED_DOCUMENT = np.dtype([*_FIELDS, ("signature", "<u2", (dedupe.BINS,))])
+"""tokens: with the end token. bytes: of UTF-8 text. file: number in the unit. row: line or row in that file."""
+
+_BATCH_BYTES = 4 << 20  # text encoded at once
+_PARALLEL_BYTES = {
+    True: 64 << 20,
+    False: 8 << 20,
+}  # bytes tokenizer or not: below this a process costs more than it saves
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What KEY.json holds: sizes and checksums of the other two files."""
+
+    key: str
+    tokens: int
+    bytes: int
+    documents: int
+    empty_documents: int
+    tokens_sha256: str
+    documents_sha256: str
+
+
+def token_dtype(vocab: int) -> np.dtype:
+    """Smallest of uint16 and uint32 that holds every id."""
+    return np.dtype("<u2") if vocab <= 1 << 16 else np.dtype("<u4")
+
+
+def tokens_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.bin"
+
+
+def documents_path(folder: Path, key: str) -> Path:
+    return folder / f"{key}.npy"
+
+
+def finished(folder: Path, key: str, item_bytes: int) -> Shard | None:
+    """The shard of a unit, when it is there and its file has the right size."""
+    try:
+        shard = Shard(**json.loads((folder / f"{key}.json").read_bytes()))
+        whole = tokens_path(folder, key).stat().st_size == shard.tokens * item_bytes
+        return shard if whole and documents_path(folder, key).stat().st_size > 0 else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def load_documents(folder: Path, key: str) -> NDArray[np.void]:
+    """DOCUMENT records of a shard."""
+    return np.load(documents_path(folder, key), allow_pickle=False)
+
+
+def damaged(folder: Path, shard: Shard) -> bool:
+    """Whether a shard's files differ from their checksums."""
+    return (
+        sha256_file(tokens_path(folder, shard.key)) != shard.tokens_sha256
+        or sha256_file(documents_path(folder, shard.key)) != shard.documents_sha256
+    )
+
+
+def write_shards(
+    units: Sequence[Unit],
+    tokenizer: Tokenizer,
+    tokenizer_file: str,
+    folder: Path,
+    *,
+    signatures: bool,
+    workers: int,
+    say: Say,
+) -> list[Shard]:
+    """Tokenise the units that have no finished shard yet; returns the shards of all, in order.
+
+    tokenizer_file: what load_tokenizer makes the same tokenizer of in a worker process. workers: 0 is one per core.
+    """
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    item_bytes = token_dtype(tokenizer.vocab).itemsize
+    shards = {unit.key: finished(folder, unit.key, item_bytes) for unit in units}
+    todo = list({unit.key: unit for unit in units if shards[unit.key] is None}.values())
+    total = sum(unit.bytes for unit in todo)
+    done = 0
+    for key, shard, size in _work(todo, total, tokenizer, tokenizer_file, folder, signatures, workers):
+        shards[key] = shard
+        done += size
+        say(f"tokenised {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+    return [whole for unit in units if (whole := shards[unit.key]) is not None]
+
+
+def _work(
+    todo: list[Unit],
+    total: int,
+    tokenizer: Tokenizer,
+    tokenizer_file: str,
+    folder: Path,
+    signatures: bool,
+    workers: int,
+) -> Iterator[tuple[str, Shard, int]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(workers or cores, len(todo))
+    if processes < 2 or (not workers and total < _PARALLEL_BYTES[isinstance(tokenizer, ByteTokenizer)]):
+        for unit in todo:
+            yield unit.key, write_shard(unit, tokenizer, folder, signatures=signatures), unit.bytes
+        return
+    # spawn, not fork: the parent may hold JAX's or the tokeniser's threads
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _start_worker, (tokenizer_file, str(folder), signatures))
+    try:
+        waiting: dict[Future[Shard], Unit] = {}
+        queue = iter(todo)
+        while True:
+            while len(waiting) < 2 * processes and (following := next(queue, None)) is not None:
+                waiting[pool.submit(_run_worker, following)] = following
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                unit = waiting.pop(future)
+                yield unit.key, future.result(), unit.bytes
+    except BrokenProcessPool:
+        raise UserError(
+            "data: a tokenising process was killed (out of memory?): lower data.workers; finished shards are kept"
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def write_shard(unit: Unit, tokenizer: Tokenizer, folder: Path, *, signatures: bool) -> Shard:
+    """Tokenise one unit and write its three files. Documents without a visible character are counted and left out."""
+    dtype = token_dtype(tokenizer.vocab)
+    records: list[tuple] = []
+    digest, tokens, empty = hashlib.sha256(), 0, 0
+    target = tokens_path(folder, unit.key)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    end = np.array([tokenizer.end_id] if unit.ends_document else [], dtype)
+
+    def flush(file: BinaryIO, batch: list[tuple[int, int, str]]) -> None:
+        nonlocal tokens
+        for (number, row, text), ids in zip(
+            batch, tokenizer.encode_arrays([text for _, _, text in batch]), strict=True
+        ):
+            raw = text.encode("utf-8", "surrogatepass")
+            data = np.concatenate([ids.astype(dtype, copy=False), end])
+            file.write(data.data)
+            digest.update(data.data)
+            tokens += data.size
+            record = (data.size, len(raw), number, row, dedupe.content_hash(raw))
+            records.append((*record, dedupe.signature(raw)) if signatures else record)
+
+    try:
+        with disk_errors(folder), open(temporary, "wb") as file:
+            batch: list[tuple[int, int, str]] = []
+            size = 0
+            for number, row, text in _texts(unit):
+                if not text.strip():
+                    empty += 1
+                    continue
+                batch.append((number, row, text))
+                size += len(text)
+                if size >= _BATCH_BYTES:
+                    flush(file, batch)
+                    batch, size = [], 0
+            flush(file, batch)
+            file.flush()
+            os.fsync(file.fileno())
+        with disk_errors(folder):
+            os.replace(temporary, target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    index = io.BytesIO()
+    np.save(index, np.array(records, SIGNED_DOCUMENT if signatures else DOCUMENT), allow_pickle=False)
+    write_atomic(documents_path(folder, unit.key), index.getbuffer())
+    text_bytes = sum(record[1] for record in records)
+    index_sha256 = hashlib.sha256(index.getbuffer()).hexdigest()
+    shard = Shard(unit.key, tokens, text_bytes, len(records), empty, digest.hexdigest(), index_sha256)
+    write_atomic(folder / f"{unit.key}.json", json.dumps(asdict(shard)).encode())
+    return shard
+
+
+def _texts(unit: Unit) -> Iterator[tuple[int, int, str]]:
+    for number, file in enumerate(unit.files):
+        for row, text in readers.read(file.path, file.kind, unit.text_field, name=file.name, part=unit.part):
+            yield number, row, text
+
+
+_worker: tuple[Tokenizer, Path, bool]
+
+
+def _start_worker(tokenizer_file: str, folder: str, signatures: bool) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    sys.stdin = None  # never the terminal of the parent
+    _worker = (load_tokenizer(tokenizer_file), Path(folder), signatures)
+
+
+def _follow(parent: multiprocessing.process.BaseProcess) -> None:
+    """Leave no orphan behind when the parent is killed."""
+    parent.join()
+    os._exit(1)
+
+
+def _run_worker(unit: Unit) -> Shard:
+    tokenizer, folder, signatures = _worker
+    return write_shard(unit, tokenizer, folder, signatures=signatures)
