@@ -25,14 +25,14 @@ def orthogonalize(matrices: jax.Array) -> jax.Array:
     the shorter side. A zero matrix stays zero.
     """
     a, b, c = COEFFICIENTS
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = jnp.swapaxes(matrices, -1, -2) if tall else matrices
-    norm = jnp.sqrt(jnp.sum(jnp.square(x.astype(jnp.float32)), axis=(-2, -1), keepdims=True))
-    x = (x / jnp.maximum(norm, 1e-30)).astype(x.dtype)
+    norm = jnp.sqrt(jnp.sum(jnp.square(matrices.astype(jnp.float32)), axis=(-2, -1), keepdims=True))
+    x = (matrices / jnp.maximum(norm, 1e-30)).astype(matrices.dtype)
+    tall = x.shape[-2] > x.shape[-1]
     for _ in range(ITERATIONS):
-        gram = jnp.einsum("...mk,...nk->...mn", x, x)
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return jnp.swapaxes(x, -1, -2) if tall else x
+        gram = jnp.einsum("...km,...kn->...mn" if tall else "...mk,...nk->...mn", x, x)
+        odd = b * gram + c * (gram @ gram)
+        x = a * x + (x @ odd if tall else odd @ x)
+    return x
 
 
 def muon_direction(momentum: jax.Array, compute_dtype: DTypeLike) -> jax.Array:
@@ -45,33 +45,50 @@ def muon_direction(momentum: jax.Array, compute_dtype: DTypeLike) -> jax.Array:
     fan_in, fan_out = momentum.shape[-2:]
     x = momentum.astype(compute_dtype)
     sharding = jax.typeof(momentum).sharding
-    explicit = not sharding.mesh.empty and all(kind == AxisType.Explicit for kind in sharding.mesh.axis_types)
-    if explicit:
-        x = jax.sharding.reshard(x, NamedSharding(sharding.mesh, whole_matrices(sharding, momentum.shape)))
-    x = orthogonalize(x)
-    if explicit:
-        x = jax.sharding.reshard(x, sharding)
+    mesh = sharding.mesh
+    if not mesh.empty and all(kind == AxisType.Explicit for kind in mesh.axis_types):
+        route = route_to_whole(sharding.spec, momentum.shape, dict(mesh.shape))
+        for spec in route[1:]:
+            x = jax.sharding.reshard(x, NamedSharding(mesh, spec))
+        x = orthogonalize(x)
+        for spec in route[-2::-1]:
+            x = jax.sharding.reshard(x, NamedSharding(mesh, spec))
+    else:
+        x = orthogonalize(x)
     return x.astype(jnp.float32) * math.sqrt(max(1.0, fan_out / fan_in))
 
 
-def whole_matrices(sharding: NamedSharding, shape: tuple[int, ...]) -> PartitionSpec:
-    """Spec for [..., m, n] with m and n whole and the leading dims over as many mesh axes as divide them.
+def route_to_whole(spec: PartitionSpec, shape: tuple[int, ...], axis_sizes: dict[str, int]) -> list[PartitionSpec]:
+    """Specs of [..., m, n] from the given one to one with m and n whole, one mesh axis moved at a time.
 
-    Axes that already cut a leading dim stay there; an axis that divides nothing leaves copies of the work.
+    An axis that cuts a matrix moves to the first leading dim that it divides (an all-to-all); where it divides none,
+    the pieces are gathered and every device of the axis does the same work. Then axes that cut nothing split the
+    stack further. One axis at a time, because XLA's partitioner falls back to full copies for two at once.
     """
+    cuts = [_names(entry) for entry in (*spec, *(None,) * (len(shape) - len(spec)))]
     stack = len(shape) - 2
-    spec = tuple(sharding.spec) + (None,) * (len(shape) - len(sharding.spec))
-    cuts = [_names(entry) for entry in spec[:stack]]
-    used = {name for names in cuts for name in names}
-    sizes = dict(sharding.mesh.shape)
-    for name in sorted(sizes, key=lambda axis: -sizes[axis]):
-        if name in used or sizes[name] == 1:
-            continue
+    route = [spec]
+
+    def place(axis: str) -> bool:
         for dim in range(stack):
-            if shape[dim] % (sizes[name] * math.prod(sizes[cut] for cut in cuts[dim])) == 0:
-                cuts[dim] = (*cuts[dim], name)
-                break
-    return PartitionSpec(*(names or None for names in cuts), None, None)
+            if shape[dim] % math.prod(axis_sizes[name] for name in (*cuts[dim], axis)) == 0:
+                cuts[dim] = (*cuts[dim], axis)
+                return True
+        return False
+
+    def arrived() -> None:
+        route.append(PartitionSpec(*(names or None for names in cuts)))
+
+    for dim in range(stack, len(shape)):
+        for axis in reversed(cuts[dim]):
+            cuts[dim] = cuts[dim][:-1]
+            place(axis)
+            arrived()
+    idle = [axis for axis, size in axis_sizes.items() if size > 1 and not any(axis in names for names in cuts)]
+    for axis in idle:
+        if place(axis):
+            arrived()
+    return route
 
 
 def _names(entry: object) -> tuple[str, ...]:

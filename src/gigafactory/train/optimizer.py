@@ -13,6 +13,7 @@ import optax
 from jax.typing import DTypeLike
 
 from gigafactory.factory.training import OptimizerSection
+from gigafactory.model.spec import is_param
 from gigafactory.train.muon import muon_direction
 
 Tree = Any
@@ -51,7 +52,7 @@ def make_optimizer(
     that it moves between devices. ``update(grads, state, params, factor=f)`` multiplies both learning rates by f.
     Moments are float32 and sharded like their parameters.
     """
-    rules = jax.tree.map(lambda leaf: rule_of(leaf.axes, section), spec, is_leaf=lambda leaf: hasattr(leaf, "axes"))
+    rules = jax.tree.map(lambda leaf: rule_of(leaf.axes, section), spec, is_leaf=is_param)
 
     def init(params: Tree) -> OptimizerState:
         def zeros(p: jax.Array) -> jax.Array:
