@@ -1,0 +1,275 @@
+"""Checkpoints: saved while training goes on, whole or not there, restored onto any mesh and process count.
+
+    checkpoints/step-00000123/manifest.json              what is where, and the checksum of every byte
+                              process-00000.safetensors  the shards that process 0 held (replica 0 of each)
+                /.writing-step-00000246-ATTEMPT/         not a checkpoint yet
+                /.removing-step-00000000-ATTEMPT/        not a checkpoint any more
+
+Every process writes its shards and a part manifest into the attempt's directory; process 0 waits for all parts,
+merges them into manifest.json and renames the directory: that rename is the commit. No barrier and no collective:
+a dead process costs the attempt, never a half-written checkpoint. The attempt's name is drawn by process 0 once
+per `Checkpointer`, so parts of a killed run cannot mix with those of the next.
+Each process reads its file back before it reports it, so a committed checkpoint was verified once, and deleting
+older ones never deletes the newest verified one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from gigafactory.errors import UserError
+from gigafactory.files import disk_errors, fsync_directory, replace_text
+from gigafactory.train.manifest import (
+    DamagedError,
+    Leaf,
+    Manifest,
+    Piece,
+    ShardFile,
+    check_coverage,
+    checkpoint_name,
+    checkpoints,
+    encode,
+    named_leaves,
+    part_name,
+    piece_key,
+    pieces_from,
+    region_of,
+    shard_name,
+    step_of,
+)
+from gigafactory.train.restore import newest_verified, restore, restore_numpy
+from gigafactory.train.shards import ShardReader, write_shards
+
+__all__ = ["Checkpointer", "Saved", "checkpoints", "newest_verified", "restore", "restore_numpy", "step_of"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A committed checkpoint, or this process's part of one, and what it took."""
+
+    step: int
+    path: Path
+    size_bytes: int
+    block_s: float
+    write_s: float
+
+
+class Checkpointer:
+    """Saves a run's checkpoints in the background, at most one at a time, and removes those that are not kept.
+
+    All processes construct it at the same point (with several, process 0 sends the others a name for its attempts)
+    and call `save` for the same steps. Errors of the background write are raised, as UserError, by the next
+    `save`, `wait` or `close`; the run may go on after them.
+
+    directory: holds the checkpoints; on several hosts it must be shared by all.
+    keep_last: newest checkpoints kept. keep_every_steps: those at multiples are kept for ever; 0 is none.
+    part_timeout_s: how long process 0 waits for the parts of the others. clock, sleep: passed in by tests.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        keep_last: int,
+        keep_every_steps: int = 0,
+        *,
+        part_timeout_s: float = 600.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.directory = directory
+        self.saved: Saved | None = None
+        self._keep_last = keep_last
+        self._keep_every_steps = keep_every_steps
+        self._part_timeout_s = part_timeout_s
+        self._clock = clock
+        self._sleep = sleep
+        self._process, self._processes = jax.process_index(), jax.process_count()
+        self._saves = 0
+        self._pending: Future[Saved] | None = None
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        with disk_errors(directory, "keep checkpoints here"):
+            directory.mkdir(parents=True, exist_ok=True)
+            if self._process == 0:
+                for leftover in (*directory.glob(".writing-*"), *directory.glob(".removing-*")):
+                    shutil.rmtree(leftover)
+        nonce = np.frombuffer(os.urandom(8), np.uint32)
+        if self._processes > 1:
+            nonce = np.asarray(multihost_utils.broadcast_one_to_all(nonce))
+        self._epoch = nonce.tobytes().hex()
+
+    def save(self, step: int, tree: Any, meta: dict[str, Any]) -> None:
+        """Starts to save a tree of arrays. Blocks while an earlier save is under way, then for the copy to the host.
+
+        The tree may be donated or changed as soon as this returns. meta: anything JSON can hold.
+        """
+        self.wait()
+        frozen_meta = json.loads(json.dumps(meta))
+        start_s = self._clock()
+        leaves, tensors = _host_copy(tree, self._process, self._processes)
+        block_s = self._clock() - start_s
+        self._saves += 1
+        manifest = Manifest(step, frozen_meta, leaves, {})
+        self._pending = self._writer.submit(self._write, manifest, tensors, f"{self._epoch}-{self._saves}", block_s)
+
+    def wait(self) -> None:
+        """Returns when no save is under way; `saved` then tells of the last one. Raises UserError if it failed."""
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            self.saved = pending.result()
+
+    def poll(self) -> Saved | None:
+        """Without blocking: the save that has ended since the last call of `save`, `wait` or `poll`, or None.
+
+        Raises UserError if it failed.
+        """
+        if self._pending is None or not self._pending.done():
+            return None
+        self.wait()
+        return self.saved
+
+    def close(self) -> None:
+        """Waits for the save under way and ends the writer. Raises UserError if that save failed."""
+        try:
+            self.wait()
+        finally:
+            self._writer.shutdown()
+
+    def _write(self, manifest: Manifest, tensors: dict[str, np.ndarray], attempt: str, block_s: float) -> Saved:
+        start_s = self._clock()
+        path = self.directory / checkpoint_name(manifest.step)
+        temporary = self.directory / f".writing-{path.name}-{attempt}"
+        try:
+            with disk_errors(path, "save the checkpoint"):
+                temporary.mkdir(exist_ok=True)
+                size_bytes = _write_part(temporary, manifest, tensors, self._process)
+                if self._process == 0:
+                    self._wait_for_parts(temporary, path)
+                    path = self._commit(temporary, manifest, path)
+        except BaseException as error:
+            if self._process == 0:
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                _report_failure(temporary, self._process, error)
+            if isinstance(error, DamagedError):
+                raise UserError(
+                    f"{path}: cannot save the checkpoint: what was written reads back wrong: {error}"
+                ) from error
+            raise
+        if self._process == 0:
+            self._retain(path, attempt)
+        return Saved(manifest.step, path, size_bytes, block_s, self._clock() - start_s)
+
+    def _wait_for_parts(self, temporary: Path, path: Path) -> None:
+        deadline_s = self._clock() + self._part_timeout_s
+        while missing := [i for i in range(self._processes) if not (temporary / part_name(i)).exists()]:
+            if self._clock() > deadline_s:
+                names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
+                waited = f"{self._part_timeout_s:g} s"
+                raise UserError(f"{path}: cannot save the checkpoint: no part within {waited} from process {names}")
+            self._sleep(0.02)
+
+    def _commit(self, temporary: Path, manifest: Manifest, path: Path) -> Path:
+        """Merges the parts into the manifest and gives the checkpoint its name, which is returned."""
+        pieces: dict[str, list[Piece]] = {name: [] for name in manifest.leaves}
+        files = {}
+        for process in range(self._processes):
+            part = json.loads((temporary / part_name(process)).read_text())
+            if "error" in part:
+                raise UserError(f"process {process}: {part['error']}")
+            files[shard_name(process)] = ShardFile(**part["file"])
+            for name, rows in part["pieces"].items():
+                pieces[name].extend(pieces_from(rows))
+        leaves = {name: replace(leaf, pieces=tuple(pieces[name])) for name, leaf in manifest.leaves.items()}
+        for leaf in leaves.values():
+            check_coverage(leaf)
+        replace_text(temporary / "manifest.json", encode(replace(manifest, leaves=leaves, files=files)))
+        for process in range(self._processes):
+            (temporary / part_name(process)).unlink()
+        fsync_directory(temporary)
+        version = 0
+        while path.exists():
+            version += 1
+            path = self.directory / checkpoint_name(manifest.step, version)
+        temporary.rename(path)
+        fsync_directory(self.directory)
+        return path
+
+    def _retain(self, committed: Path, attempt: str) -> None:
+        """Removes what is not kept. A checkpoint that cannot be removed stays; the next commit tries again.
+
+        Checkpoints of later steps go too: they belong to a course that the run has left by going back.
+        """
+        paths = checkpoints(self.directory)
+        last = step_of(committed)
+        recent = sorted({step_of(path) for path in paths if step_of(path) <= last})[-self._keep_last :]
+        for path in paths:
+            step = step_of(path)
+            for_ever = bool(self._keep_every_steps) and step % self._keep_every_steps == 0
+            replaced = step == last and path != committed
+            if step > last or replaced or not (step in recent or for_ever):
+                doomed = self.directory / f".removing-{path.name}-{attempt}"
+                try:
+                    path.rename(doomed)
+                except OSError:
+                    continue
+                shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _host_copy(tree: Any, process: int, processes: int) -> tuple[dict[str, Leaf], dict[str, np.ndarray]]:
+    """Leaves (without pieces) and, by piece key, host copies of the shards that this process is to write."""
+    leaves: dict[str, Leaf] = {}
+    shards: dict[str, Any] = {}
+    for path, leaf in named_leaves(tree).items():
+        array = leaf if isinstance(leaf, jax.Array) else np.asarray(leaf)
+        leaves[path] = Leaf(path, tuple(array.shape), array.dtype.name)
+        # An array that every process holds for itself (a host value, a local device) is written by process 0 alone.
+        if not isinstance(array, jax.Array) or (processes > 1 and array.is_fully_addressable):
+            if process == 0:
+                shards[piece_key(path, (0,) * array.ndim)] = array
+            continue
+        for shard in array.addressable_shards:
+            if shard.replica_id == 0:
+                start = tuple(low for low, _ in region_of(shard.index, array.shape))
+                shards[piece_key(path, start)] = shard.data
+    for data in shards.values():
+        if isinstance(data, jax.Array):
+            data.copy_to_host_async()  # all transfers are under way before the first is waited for
+    # A copy also on CPUs, where NumPy would look into the device's buffer: the next step is given that buffer.
+    return leaves, {key: np.array(data, order="C") for key, data in shards.items()}
+
+
+def _write_part(temporary: Path, manifest: Manifest, tensors: dict[str, np.ndarray], process: int) -> int:
+    """Writes this process's shards, reads them back, writes its part manifest. Returns the bytes of shards."""
+    name = shard_name(process)
+    file, checksums = write_shards(temporary / name, tensors)
+    pieces: dict[str, list[dict[str, Any]]] = {}
+    reader = ShardReader(temporary / name, file)
+    for key, array in tensors.items():
+        path, _, offset = key.rpartition("@")
+        start = tuple(map(int, offset.split(","))) if offset else ()
+        piece = Piece(name, key, start, array.shape, checksums[key])
+        reader.read(piece, array.dtype)
+        pieces.setdefault(path, []).append(asdict(piece))
+    replace_text(temporary / part_name(process), json.dumps({"file": asdict(file), "pieces": pieces}))
+    return file.size_bytes
+
+
+def _report_failure(temporary: Path, process: int, error: BaseException) -> None:
+    """Removes this process's shards and tells process 0, so that it need not wait for a part that will not come."""
+    try:
+        (temporary / shard_name(process)).unlink(missing_ok=True)
+        replace_text(temporary / part_name(process), json.dumps({"error": str(error) or type(error).__name__}))
+    except OSError:
+        return  # process 0 then learns it from its timeout
