@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,6 +75,12 @@ class Stream:
             filled += count
             piece, skip = (piece + 1) % self._pieces.size, 0
 
+    def stretches(self, limit: int = 1 << 18) -> Iterator[NDArray[np.integer]]:
+        """The stream once, in pieces of at most ``limit`` tokens that are running text."""
+        for _, _, unit, first, length in self._pieces.tolist():
+            for start in range(0, length, limit):
+                yield self._shards.tokens(unit, first + start, min(limit, length - start))
+
 
 @dataclass(frozen=True)
 class Split:
@@ -91,9 +98,8 @@ class Split:
         """Times that each source is read when ``tokens_drawn`` tokens are drawn from this split."""
         total = sum(self.weights)
         return [
-            tokens_drawn * weight / total / stream.tokens
+            tokens_drawn * weight / total / max(stream.tokens, 1)
             for weight, stream in zip(self.weights, self.streams, strict=True)
-            if stream.tokens
         ]
 
 

@@ -12,7 +12,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -227,7 +226,6 @@ def _start_worker(tokenizer_file: str, folder: str, signatures: bool) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-    sys.stdin = None  # never the terminal of the parent
     _worker = (load_tokenizer(tokenizer_file), Path(folder), signatures)
 
 

@@ -80,7 +80,8 @@ class ByteTokenizer:
 
     def raw(self, ids: Iterable[int]) -> bytes:
         """The bytes that the ids stand for, valid UTF-8 or not."""
-        return bytes(i - _BYTE_OFFSET for i in ids if _BYTE_OFFSET <= i < self.vocab)
+        array = ids if isinstance(ids, np.ndarray) else np.fromiter(ids, np.int64)
+        return (array[(array >= _BYTE_OFFSET) & (array < self.vocab)] - _BYTE_OFFSET).astype(np.uint8).tobytes()
 
     def byte_length(self, ids: NDArray[np.integer]) -> int:
         return int(np.count_nonzero(ids >= _BYTE_OFFSET))
