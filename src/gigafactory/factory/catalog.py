@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig, grok_ffn_width
+from gigafactory.report.format import parameters, significant, with_unit
 
 
 class Fact(BaseModel):
@@ -161,6 +162,28 @@ def _entries(kind: str) -> dict[str, Any]:
     return {name: KINDS[kind].model_validate({"name": name, **table}) for name, table in _tables(kind).items()}
 
 
+AnyEntry = Chip | Fabric | FailureRates | Assumption | CatalogueModel
+
+
+def entries(kind: str) -> dict[str, AnyEntry]:
+    """Name -> entry of one of KINDS, in the catalogue's order."""
+    return _entries(kind)
+
+
+def headline(entry: AnyEntry) -> str:
+    """The one fact that tells an entry from its neighbours, in a few characters."""
+    match entry:
+        case Chip():
+            return f"{with_unit(entry.peak_bf16_flops.value, 'FLOP/s')} bf16, {with_unit(entry.hbm_bytes.value, 'B')}"
+        case Fabric():
+            return with_unit(entry.link_bits_per_s.value, "bit/s")
+        case FailureRates():
+            return f"{significant(1 / entry.interruptions_per_chip_hour.value / 24)} chip-days per interruption"
+        case Assumption():
+            return significant(entry.value.value)
+    return f"{parameters(entry.config.parameters())} parameters"
+
+
 def chips() -> dict[str, Chip]:
     """Name -> chip, in the catalogue's order."""
     return _entries("chips")
@@ -218,7 +241,7 @@ def assumption(name: str) -> Fact:
     return _lookup("assumptions", name).value
 
 
-def find(name: str) -> Chip | Fabric | CatalogueModel | FailureRates | Assumption:
+def find(name: str) -> AnyEntry:
     """The entry of that name of any kind; an unknown name is a UserError with the nearest names."""
     for kind in KINDS:
         if name in _entries(kind):

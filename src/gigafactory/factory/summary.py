@@ -180,7 +180,7 @@ def _cluster(factory: Factory) -> str:
 
 def _site(factory: Factory) -> str:
     site = factory.site
-    power = sum(phase.power_w for phase in site.power if phase.end is None)
+    power = sum(phase.power_w for phase in site.power if phase.end is None and phase.kind != "battery")
     ordered = sum(order.count for order in site.orders)
     start = f"from {site.start}" if site.start else "no start date"
     return (

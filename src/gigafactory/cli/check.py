@@ -1,0 +1,31 @@
+"""gigafactory check: what a factory file describes, and what is wrong with it."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from gigafactory.cli.options import FactoryFile, Sets
+from gigafactory.errors import UserError
+from gigafactory.factory.load import load_factory
+from gigafactory.factory.summary import check_factory, describe_factory
+
+
+def check(file: FactoryFile, sets: Sets = None) -> None:
+    """Say what a factory file describes: parameters, FLOPs per token, layout, memory of the state.
+
+    What is wrong is said in one line that names the field, what is allowed and what was given; exit code 2.
+    """
+    factory = load_factory(file, sets or ())
+    try:
+        check_factory(factory)
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for subject, sentence in describe_factory(factory):
+        table.add_row(subject, sentence)
+    console = Console(highlight=False)
+    console.print(f"{factory.name}: [green]ok[/green]", markup=True)
+    console.print(table)

