@@ -26,6 +26,7 @@ DARK = (
 )
 _CHARACTER = 6.6  # width of a character at 12px, for placing labels
 _RIGHT = 14  # margin
+_LARGEST = 1e30  # a value beyond this is a run that blew up, and would flatten everything else
 _HEAT_LEVELS = 8
 _HOVER_COLUMNS = 48
 _MOST_POINTS = {"line": 240, "faint": 240, "dots": 60}
@@ -33,7 +34,7 @@ _MOST_POINTS = {"line": 240, "faint": 240, "dots": 60}
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. ``points`` are (x, y), x rising. ``color`` picks one of four. Only finite y are drawn."""
+    """One curve. ``points`` are (x, y), x rising; y that cannot be drawn (not finite, or log of 0) are left out."""
 
     name: str
     points: Sequence[Point]
@@ -186,8 +187,8 @@ def _circle(style: str, x: float, y: float, radius: float) -> str:
 
 def _drawable(series: Series, y: Axis) -> Series:
     """Only points that can be drawn, and no more of them than the eye can tell apart."""
-    above = 0.0 if y.scale == "log" else -math.inf
-    points = [point for point in series.points if all(map(math.isfinite, point)) and point[1] > above]
+    low = 1 / _LARGEST if y.scale == "log" else -_LARGEST
+    points = [point for point in series.points if math.isfinite(point[0]) and low <= point[1] <= _LARGEST]
     keep = thin_extremes if series.style == "faint" else thin
     return replace(series, points=keep(points, _MOST_POINTS[series.style]))
 

@@ -5,12 +5,10 @@ Everything that comes from a run passes through :func:`text`; nothing else may e
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
-from pathlib import Path
 
 from gigafactory.report.figures import DARK, LIGHT, stylesheet
 
@@ -102,16 +100,3 @@ def toml(source: str) -> str:
         kind = "h" if line.startswith("[") else "c" if line.lstrip().startswith("#") else ""
         lines.append(f'<span class="{kind}">{text(line)}</span>' if kind else text(line))
     return f"<pre>{chr(10).join(lines)}</pre>"
-
-
-def write_atomically(path: Path, content: str) -> None:
-    """Write text under a temporary name beside ``path``, then rename: a reader never sees half a page."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gigafactory.files import write_atomic
 from gigafactory.model.config import ModelConfig
 from gigafactory.report import format as fmt
 from gigafactory.report import page
@@ -33,7 +34,7 @@ _MOST_EVENTS = 200
 def write_report(run_dir: Path) -> Path:
     """Write ``run_dir``/report.html from the run's records and return its path. Any state of a run will do."""
     path = run_dir / "report.html"
-    page.write_atomically(path, run_page(read_run(run_dir)))
+    write_atomic(path, run_page(read_run(run_dir)))
     return path
 
 

@@ -34,13 +34,12 @@ def log_ticks(low: float, high: float, most: int) -> list[float]:
     best: list[float] = []
     for mantissas in _LOG_MANTISSAS:
         decades = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 1)
-        ticks = [
-            m * 10.0**d for d in decades for m in mantissas if low * (1 - 1e-9) <= m * 10.0**d <= high * (1 + 1e-9)
-        ]
+        marks = (mantissa * 10.0**decade for decade in decades for mantissa in mantissas)
+        ticks = [mark for mark in marks if low * (1 - 1e-9) <= mark <= high * (1 + 1e-9)]
         if len(ticks) > most:
-            return best or ticks[:: math.ceil(len(ticks) / most)]
+            return best if len(best) > 1 else ticks[:: math.ceil(len(ticks) / most)]
         best = ticks
-    return best
+    return best if len(best) > 1 else linear_ticks(low, high, most)
 
 
 def time_ticks(high_s: float, most: int) -> list[float]:
