@@ -96,11 +96,13 @@ def embed(params: Tree, tokens: jax.Array, net: Network) -> jax.Array:
     """tokens [b, T] -> residual stream [b, t, d] in the compute dtype."""
     cfg, layout = net.config, net.layout
     table = whole_weight(params["embed"], _spec(net)["embed"], layout, net.options.compute_dtype)
-    local = tokens - axis_index(layout, "model") * table.shape[0]
     if layout.model > 1:
-        x = jnp.take(table, jnp.where((local >= 0) & (local < table.shape[0]), local, -1), axis=0, mode="fill", fill_value=0)
+        # ids of other devices' pieces point past the end and give zeros (negative ones would wrap around)
+        local = tokens - axis_index(layout, "model") * table.shape[0]
+        inside = (local >= 0) & (local < table.shape[0])
+        x = jnp.take(table, jnp.where(inside, local, table.shape[0]), axis=0, mode="fill", fill_value=0)
     else:
-        x = jnp.take(table, local, axis=0, mode="clip")
+        x = jnp.take(table, tokens, axis=0, mode="clip")
     x = scatter_sum(x, layout, "model", dim=1)
     return x * jnp.asarray(cfg.embedding_multiplier, x.dtype)
 

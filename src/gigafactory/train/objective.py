@@ -19,7 +19,7 @@ from gigafactory.model.collectives import axis_index, reduce_gradient, total, us
 from gigafactory.model.cross_entropy import cross_entropy
 from gigafactory.model.grok import Context, Network, embed, head, last_hidden, run_layers
 from gigafactory.model.moe import RouterStats
-from gigafactory.model.vary import vary_over
+from gigafactory.model.vary import vary_over, varying_axes
 from gigafactory.train.lora import merge
 
 Tree = Any
@@ -174,5 +174,4 @@ def _metrics(share: Share, scored: jax.Array, net: Network) -> dict[str, jax.Arr
 
 def _same(x: jax.Array, net: Network) -> jax.Array:
     """x, known to be equal on all devices, typed as such."""
-    axes = used_axes(net.layout)
-    return total(x, net.layout) / math.prod(net.layout.sizes[axis] for axis in axes) if axes else x
+    return total(x, net.layout) / math.prod(net.layout.sizes[axis] for axis in varying_axes(x))
