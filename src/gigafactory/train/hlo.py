@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gigafactory.train.hlo_text import HloError, Site, parse_module, trip_count, walk
-from gigafactory.train.replica_groups import Groups, parse_pairs, parse_replica_groups
+from gigafactory.train.replica_groups import parse_pairs, parse_replica_groups
 
 KINDS = (
     "all-reduce",
@@ -23,6 +23,7 @@ KINDS = (
     "collective-permute",
     "collective-broadcast",
 )
+PHASES = ("forward", "recompute", "backward", "reduce", "update")
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Collective:
     (all-gather: its result; reduce-scatter: its operand). wire_bytes: what one device sends in one execution under a
     ring: 2(n-1)/n of the payload for an all-reduce, (n-1)/n for gather, scatter and all-to-all, all of it for a
     permute. count: executions per step. groups: replica groups in XLA's iota notation where the axes are whole, else
-    the groups; for a permute the shift along the axis. phase: forward, recompute, backward or update.
+    the groups; for a permute the shift along the axis. phase: see phase_of.
     """
 
     kind: str
@@ -48,6 +49,23 @@ class Collective:
     phase: str
     conditional: bool
     where: str
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Collectives of one kind, element type and set of axes, over one step of one device.
+
+    largest_bytes: the largest payload among them. sent_bytes: what the device sends under rings, all executions.
+    """
+
+    axes: tuple[str, ...]
+    kind: str
+    dtype: str
+    count: int
+    largest_bytes: int
+    sent_bytes: float
+    sent_by_phase: dict[str, float]
+    groups: str
 
 
 @dataclass(frozen=True)
@@ -125,13 +143,43 @@ def read_contents(text: str, mesh: Mapping[str, int]) -> Contents:
     return Contents(tuple(collectives), tuple(matmuls), tuple(dict.fromkeys(unknown)), opaque)
 
 
+def traffic(collectives: Sequence[Collective]) -> list[Traffic]:
+    """Collectives summed by axes, kind and element type, most bytes first."""
+    groups: dict[tuple[tuple[str, ...], str, str], list[Collective]] = {}
+    for collective in collectives:
+        groups.setdefault((collective.axes, collective.kind, collective.dtype), []).append(collective)
+    rows = []
+    for (axes, kind, dtype), members in groups.items():
+        sent = {phase: sum(m.wire_bytes * m.count for m in members if m.phase == phase) for phase in PHASES}
+        by_phase = {phase: size for phase, size in sent.items() if size}
+        rows.append(
+            Traffic(
+                axes=axes,
+                kind=kind,
+                dtype=dtype,
+                count=sum(member.count for member in members),
+                largest_bytes=max(member.payload_bytes for member in members),
+                sent_bytes=sum(by_phase.values()),
+                sent_by_phase=by_phase,
+                groups=members[0].groups,
+            )
+        )
+    return sorted(rows, key=lambda row: -row.sent_bytes)
+
+
 def phase_of(op_name: str) -> str:
-    """Part of a training step that JAX's path of transformations tells of."""
+    """Part of a training step that JAX's path of transformations tells of.
+
+    forward, recompute and backward of the loss; reduce: what else the per-device program does (sums of gradients and
+    metrics over the mesh); update: the global program around it (the optimizer).
+    """
     if "rematted_computation" in op_name:
         return "recompute"
     if "transpose(" in op_name:
         return "backward"
-    return "forward" if "jvp(" in op_name else "update"
+    if "jvp(" in op_name:
+        return "forward"
+    return "reduce" if "shard_map" in op_name else "update"
 
 
 def _collective(site: Site, kind: str, mesh: Mapping[str, int]) -> Collective:
@@ -155,7 +203,7 @@ def _collective(site: Site, kind: str, mesh: Mapping[str, int]) -> Collective:
         dtype="+".join(dict.fromkeys(shape.dtype for shape in shapes)),
         shape=shapes[0].dims,
         payload_bytes=payload,
-        wire_bytes=wire_bytes(kind, payload, groups),
+        wire_bytes=wire_bytes(kind, payload, groups.size),
         group_size=groups.size,
         groups=groups.notation,
         count=site.count,
@@ -165,12 +213,11 @@ def _collective(site: Site, kind: str, mesh: Mapping[str, int]) -> Collective:
     )
 
 
-def wire_bytes(kind: str, payload_bytes: int, groups: Groups) -> float:
+def wire_bytes(kind: str, payload_bytes: int, group_size: int) -> float:
     """Bytes that one device sends in one execution under a ring."""
-    share = (groups.size - 1) / groups.size
-    if kind == "all-reduce":
-        return 2 * share * payload_bytes
-    return share * payload_bytes if kind not in ("collective-permute", "collective-broadcast") else float(payload_bytes)
+    if kind in ("collective-permute", "collective-broadcast"):
+        return float(payload_bytes)
+    return (2 if kind == "all-reduce" else 1) * (group_size - 1) / group_size * payload_bytes
 
 
 def _dims_attribute(attributes: str, name: str) -> tuple[int, ...]:
