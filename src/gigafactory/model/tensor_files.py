@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from gigafactory.errors import UserError
+from gigafactory.files import disk_errors, fsync_directory
 
 FileDtype = Literal["float32", "float16", "bfloat16"]
 
@@ -100,15 +102,15 @@ def new_folder(target: Path) -> Iterator[Path]:
     target = target.absolute()
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield partial
-        for path in [*partial.iterdir(), partial]:
-            _fsync(path)
-        partial.rename(target)
-        _fsync(target.parent)
-    except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+        with disk_errors(target, "write"):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            yield partial
+            for path in partial.iterdir():
+                _fsync(path)
+            fsync_directory(partial)
+            partial.rename(target)
+            fsync_directory(target.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -134,7 +136,8 @@ def write_shards(
         try:
             save_file(pending, path, metadata={"format": "pt", **(metadata or {})})
         except SafetensorError as error:
-            raise OSError(str(error)) from error
+            number = re.search(r"os error (\d+)", str(error))
+            raise OSError(int(number.group(1)) if number else None, str(error)) from error
         shards.append(list(pending))
         pending.clear()
 
