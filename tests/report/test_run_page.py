@@ -176,27 +176,17 @@ def test_what_a_model_writes_cannot_break_the_page(tmp_path: Path) -> None:
     assert "\x00" not in html
 
 
-def test_a_resume_replaces_the_steps_done_again(tmp_path: Path) -> None:
+def test_steps_that_a_resume_undid_are_left_out(tmp_path: Path) -> None:
     first, again = _records(100), _records(100)
     for record in again:
         record["tokens_per_s"] = 1
-    resumed = [record for record in again if record["step"] > 40]
-    run = read_run(_run(tmp_path / "run", first[:-1] + resumed))
+    back = {"kind": "event", "step": 40, "time_s": 8, "text": "resumed from step 40", "rewind_to": 40}
+    run = read_run(_run(tmp_path / "run", [*first[:-1], back, *(record for record in again if record["step"] > 40)]))
     assert [record["step"] for record in run.steps] == list(range(10, 101, 10))
     assert [record["tokens_per_s"] for record in run.steps[4:]] == [1] * 6
     assert [record["step"] for record in run.evaluations] == [50, 100]
     assert [record["step"] for record in run.samples] == [50, 100]
-
-
-def test_samples_of_several_prompts_at_one_step_are_kept(tmp_path: Path) -> None:
-    records = [
-        {"kind": "sample", "step": step, "time_s": step, "prompt": prompt, "text": f"{prompt}{step}{attempt}"}
-        for attempt, steps in (("old", (10, 20)), ("new", (20, 30)))
-        for step in steps
-        for prompt in ("a", "b")
-    ]
-    run = read_run(_run(tmp_path / "run", records))
-    assert [record["text"] for record in run.samples] == ["a10old", "b10old", "a20new", "b20new", "a30new", "b30new"]
+    assert [record["text"] for record in run.events] == ["resumed from step 40", "finished"]
 
 
 def test_shown_samples_are_few_with_first_and_last(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The records of one run, in order, without the steps that a resume did again."""
+    """The records of one run, in order, without the steps that a resume undid."""
 
     name: str
     factory_text: str
@@ -34,15 +34,19 @@ def read_run(run_dir: Path) -> RunRecords:
     factory_text = _read_text(run_dir / "factory.toml")
     by_kind: dict[str, list[Record]] = {kind: [] for kind in ("step", "eval", "sample", "event")}
     for record in _json_lines(_read_text(run_dir / "metrics.jsonl")):
+        if "rewind_to" in record:  # the run went back: what it did after that step does not count
+            kept = number(record, "rewind_to")
+            for kind in ("step", "eval", "sample"):
+                by_kind[kind] = [one for one in by_kind[kind] if number(one, "step") <= kept]
         by_kind.setdefault(str(record.get("kind")), []).append(record)
     return RunRecords(
         name=run_dir.resolve().name,
         factory_text=factory_text,
         factory=_toml(factory_text),
         machine=next(_json_lines(_read_text(run_dir / "machine.json").replace("\n", " ")), {}),
-        steps=_without_repeated(by_kind["step"]),
-        evaluations=_without_repeated(by_kind["eval"]),
-        samples=_without_repeated(by_kind["sample"]),
+        steps=by_kind["step"],
+        evaluations=by_kind["eval"],
+        samples=by_kind["sample"],
         events=by_kind["event"],
     )
 
@@ -57,22 +61,6 @@ def curve(records: Sequence[Record], key: str, against: str = "step") -> list[Po
     """Points (record[against], record[key]) of the records that have both."""
     pairs = ((number(record, against), number(record, key)) for record in records)
     return [(x, y) for x, y in pairs if not (math.isnan(x) or math.isnan(y))]
-
-
-def _without_repeated(records: Sequence[Record]) -> list[Record]:
-    """A resumed run does again the steps since its checkpoint: what was written later counts."""
-    kept: list[Record] = []
-    for record in records:
-        step = number(record, "step")
-        if kept and number(kept[-1], "step") >= step:
-            kept = [one for one in kept if number(one, "step") < step or _beside(one, record)]
-        kept.append(record)
-    return kept
-
-
-def _beside(one: Record, other: Record) -> bool:
-    """Two samples of one step from different prompts."""
-    return one.get("step") == other.get("step") and "prompt" in one and one["prompt"] != other.get("prompt")
 
 
 def _read_text(path: Path) -> str:
