@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gigafactory.data import shards, split
 from gigafactory.data.batches import Corpus, ShardReader, Split, Stream, check_vocab
-from gigafactory.data.files import exclusive, sha256_file, write_atomic
+from gigafactory.data.files import exclusive, make_folder, remove_temporaries, sha256_file, write_atomic
 from gigafactory.data.readers import read
 from gigafactory.data.shards import Say, Shard
 from gigafactory.data.sources import SourceFile, list_files
@@ -33,6 +33,7 @@ from gigafactory.factory.training import DataSection
 
 __all__ = ["Corpus", "check_vocab", "prepare"]
 
+_BESIDE = ("pieces.npy", "tokenizer.json")  # files beside the manifest that it holds the SHA-256 of
 _BPE_TEXT_BYTES = 100 << 20  # more text does not change a vocabulary much
 
 
@@ -64,9 +65,11 @@ def prepare(section: DataSection, base_dir: Path, *, progress: Say | None = None
     ]
     manifest = _current(folder, cache, files)
     if manifest is None:
-        with exclusive(cache / "lock", say):
+        with exclusive(cache / "lock", say) as alone:
             manifest = _current(folder, cache, files)
             if manifest is None:
+                if alone:
+                    remove_temporaries(cache)
                 manifest = _build(section, base_dir, cache, folder, files, say)
     return _open(section, base_dir, cache, folder, manifest)
 
@@ -108,9 +111,11 @@ def _current(folder: Path, cache: Path, files: Sequence[Sequence[SourceFile]]) -
     item_bytes = np.dtype(manifest["dtype"]).itemsize
     if any(shards.finished(cache / "shards", shard.key, item_bytes) != shard for shard in kept):
         return None
-    if not (folder / "pieces.npy").is_file() or not (folder / "tokenizer.json").is_file():
+    try:
+        whole = all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == manifest[name] for name in _BESIDE)
+    except OSError:
         return None
-    return manifest
+    return manifest if whole else None
 
 
 def _build(
@@ -118,7 +123,7 @@ def _build(
 ) -> dict[str, Any]:
     hashes = _hashes(files, read_manifest(folder))
     tokenizer = _tokenizer(section, base_dir, cache, files, hashes, say)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     tokenizer.save(folder / "tokenizer.json")
     per_source = [
         list(
@@ -159,7 +164,7 @@ def _build(
         "units": [[[str(file.path) for file in unit.files], unit.part] for unit in every],
         "totals": [[asdict(total) for total in source] for source in totals],
         "dropped": dropped,
-        "pieces_sha256": hashlib.sha256(buffer.getbuffer()).hexdigest(),
+        **{name: sha256_file(folder / name) for name in _BESIDE},
     }
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     return manifest
@@ -192,7 +197,7 @@ def _tokenizer(
     path = cache / "tokenizers" / f"bpe-{size}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
     if path.is_file():
         return load_tokenizer(str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     say(f"training a BPE of {size} tokens on the sources")
     return train_bpe(size, _bpe_texts(section, files, hashes), path)
 
@@ -256,10 +261,7 @@ def _plan(
 
 def _open(section: DataSection, base_dir: Path, cache: Path, folder: Path, manifest: dict[str, Any]) -> Corpus:
     tokenizer = load_tokenizer(str((folder / "tokenizer.json").resolve()))
-    try:
-        pieces = np.load(folder / "pieces.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{folder / 'pieces.npy'}: damaged ({error}): delete {folder} and start again") from None
+    pieces = np.load(folder / "pieces.npy", allow_pickle=False)
     keys = [entry["key"] for entry in manifest["shards"]]
     reader = ShardReader(cache / "shards", keys, np.dtype(manifest["dtype"]))
     weights = tuple(source.weight for source in section.sources)
@@ -283,7 +285,7 @@ def _open(section: DataSection, base_dir: Path, cache: Path, folder: Path, manif
                 weights,
             )
         )
-    what = [tokenizer.fingerprint, manifest["pieces_sha256"], [entry["tokens_sha256"] for entry in manifest["shards"]]]
+    what = [tokenizer.fingerprint, manifest["pieces.npy"], [entry["tokens_sha256"] for entry in manifest["shards"]]]
     fingerprint = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     names = tuple(source.package or source.path or source.hf_dataset or "" for source in section.sources)
     return Corpus(tokenizer, parts[0], parts[1], section.document_mask, fingerprint, folder, names)

@@ -54,12 +54,28 @@ def disk_errors(folder: Path) -> Iterator[None]:
         raise UserError(f"data.cache: {folder}: {error.strerror}: {advice}") from None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of the cache, with those above it."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+
+
+def remove_temporaries(cache: Path) -> None:
+    """Delete what a killed process left half-written. Only while holding the cache's lock."""
+    for path in cache.rglob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
-def exclusive(path: Path, say: Callable[[str], None]) -> Iterator[None]:
-    """Hold a lock file: of several processes that prepare one cache, one works and the others wait."""
+def exclusive(path: Path, say: Callable[[str], None]) -> Iterator[bool]:
+    """Hold a lock file: of several processes that prepare one cache, one works and the others wait.
+
+    Yields whether the lock is really held; a file system may have none.
+    """
+    make_folder(path.parent)
     with disk_errors(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "w")  # noqa: SIM115 - lives as long as the lock
+    alone = True
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -67,7 +83,8 @@ def exclusive(path: Path, say: Callable[[str], None]) -> Iterator[None]:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 say(f"another process prepares {path.parent}: waiting for it")
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # a file system without locks: shards are content-addressed and renamed into place, so two writers are safe
-        yield
+            else:
+                alone = False  # two writers are still safe: shards are named by content and renamed into place
+        yield alone
     finally:
         file.close()

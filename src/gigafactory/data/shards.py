@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigafactory.data import dedupe, readers
-from gigafactory.data.files import disk_errors, sha256_file, write_atomic
+from gigafactory.data.files import disk_errors, make_folder, sha256_file, write_atomic
 from gigafactory.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from gigafactory.data.units import Unit
 from gigafactory.errors import UserError
@@ -106,8 +106,7 @@ def write_shards(
 
     tokenizer_file: what load_tokenizer makes the same tokenizer of in a worker process. workers: 0 is one per core.
     """
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     item_bytes = token_dtype(tokenizer.vocab).itemsize
     shards = {unit.key: finished(folder, unit.key, item_bytes) for unit in units}
     todo = list({unit.key: unit for unit in units if shards[unit.key] is None}.values())
