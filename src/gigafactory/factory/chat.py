@@ -30,7 +30,7 @@ class ServerSection(Section):
     @model_validator(mode="after")
     def _guarded(self) -> ServerSection:
         if self.host not in ("127.0.0.1", "::1", "localhost") and self.keys_file is None:
-            raise ValueError(f"host={self.host!r} is open to others: give keys_file as well")
+            raise ValueError(f"keys_file: needed where others can reach host={self.host!r}")
         return self
 
 

@@ -40,7 +40,7 @@ class FeedSource(Section):
     def _complete(self) -> FeedSource:
         for name in NEEDS[self.kind]:
             if not getattr(self, name):
-                raise ValueError(f"kind={self.kind!r} needs {name}")
+                raise ValueError(f"{name}: needed for kind={self.kind!r}")
         if self.kind == "x" and self.train_ok:
             raise ValueError("train_ok: X's terms forbid training on its posts; must be false for kind='x'")
         return self

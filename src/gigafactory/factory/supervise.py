@@ -101,7 +101,7 @@ class SuperviseSection(Section):
     @model_validator(mode="after")
     def _consistent(self) -> SuperviseSection:
         if self.least_workers > self.workers:
-            raise ValueError(f"least_workers={self.least_workers} must be at most workers={self.workers}")
+            raise ValueError(f"least_workers: must be at most workers={self.workers}, got {self.least_workers}")
         if len(set(self.tiers)) != len(self.tiers):
             raise ValueError("tiers: each at most once")
         return self

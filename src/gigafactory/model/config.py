@@ -16,7 +16,7 @@ class RopeScaling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["linear", "llama3", "yarn"]
+    kind: Literal["linear", "llama3", "yarn"] = Field(description="rule by which positions are stretched")
     factor: float = Field(gt=0, description="the context is stretched by this")
     original_context: int = Field(8192, ge=1, description="context that the model was trained with (llama3, yarn)")
     low_freq_factor: float = Field(1.0, gt=0, description="llama3: wavelengths above original/low are stretched")
