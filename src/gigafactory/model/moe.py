@@ -19,7 +19,6 @@ import jax.numpy as jnp
 from gigafactory.layout import Layout
 from gigafactory.model.collectives import axis_index, exchange, gather, scatter_sum, total
 from gigafactory.model.config import ModelConfig
-from gigafactory.model.grouped import gated_experts
 from gigafactory.model.linear import expert_linear, linear
 from gigafactory.model.options import Options
 from gigafactory.model.vary import vary_like
@@ -205,6 +204,8 @@ def _dropless(
 ) -> jax.Array:
     """Exact: every choice is computed. Over the expert axis tokens are all-gathered and results reduce-scattered,
     since an all-to-all of a static shape could not hold every possible imbalance."""
+    from gigafactory.model.grouped import gated_experts
+
     rows = gather(x, layout, "expert", dim=0)
     weights = gather(routing.weights, layout, "expert", dim=0).astype(x.dtype)
     experts = gather(routing.experts, layout, "expert", dim=0)

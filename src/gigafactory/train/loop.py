@@ -1,0 +1,291 @@
+"""The training loop: from the first step to the report.
+
+Each step is dispatched before the last one's numbers are read, so the device never waits for this code. Everything
+that the run tells goes through `Teller.write`: metrics.jsonl, TensorBoard and the terminal see the same records.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gigafactory.data.prefetch import Prefetcher
+from gigafactory.errors import UserError
+from gigafactory.report.progress import Progress
+from gigafactory.report.run_page import write_report
+from gigafactory.train.checkpoint import Checkpointer
+from gigafactory.train.metrics import MetricsWriter
+from gigafactory.train.sample import sample_texts
+from gigafactory.train.session import Past, Session
+
+Tree = Any
+Record = dict[str, Any]
+
+BAD_STEPS_IN_A_ROW = 20  # skipped steps after which the run cannot be saved by skipping
+SPEED_STEPS = 20  # newest steps whose median is the speed
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call of `run` ended: whether the run is complete, its last step, its newest evaluation, its report."""
+
+    complete: bool
+    step: int
+    evaluation: Record | None
+    report: Path
+
+
+class Teller:
+    """Writes each record to the run's files and shows it."""
+
+    def __init__(self, session: Session, progress: Progress) -> None:
+        self.writer = MetricsWriter(session.run)
+        self.progress = progress
+
+    def write(self, record: Record) -> None:
+        self.writer.write(record)
+        kind = record["kind"]
+        if kind == "step":
+            self.progress.step(record)
+        elif kind == "eval":
+            self.progress.evaluation(record)
+        elif kind == "sample":
+            self.progress.sample(record)
+        else:
+            self.progress.event(record["text"])
+
+
+class Clock:
+    """Training seconds of the run, over all its starts, and the speed of the newest steps."""
+
+    def __init__(self, past_s: float, now: Callable[[], float]) -> None:
+        self._now = now
+        self._start = now() - past_s
+        self._last = now()
+        self._steps_s: deque[float] = deque(maxlen=SPEED_STEPS)
+
+    def restart_step(self) -> None:
+        """What lies between two steps (evaluation, samples) is no step time."""
+        self._last = self._now()
+
+    def leave_out(self, since: float) -> None:
+        """Compilation is no training time."""
+        self._start += self._now() - since
+        self._last = self._now()
+
+    def step_done(self) -> None:
+        now = self._now()
+        self._steps_s.append(now - self._last)
+        self._last = now
+
+    @property
+    def time_s(self) -> float:
+        return self._now() - self._start
+
+    @property
+    def step_s(self) -> float:
+        return float(np.median(self._steps_s)) if self._steps_s else math.nan
+
+
+def run(
+    session: Session,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    *,
+    now: Callable[[], float] = time.perf_counter,
+) -> Outcome:
+    """Train until the steps or seconds of the factory file are done, or until should_stop.
+
+    A stop leaves a checkpoint from which the same call goes on. Raises UserError when the disk does not take what is
+    written, or when every step's gradient is bad.
+    """
+    train, program, corpus = session.factory.train, session.program, session.corpus
+    teller = Teller(session, progress)
+    checkpoints = Checkpointer(session.run.checkpoints, train.checkpoint.keep_last, train.checkpoint.keep_every_steps)
+    state, step = session.state, session.past.step
+    total_steps = session.past.total_steps or train.steps
+    if not train.max_seconds:
+        total_steps = train.steps
+    clock = Clock(session.past.time_s, now)
+    evaluation: Record | None = None
+    bad_steps = 0
+    last_saved, last_saved_s = step, clock.time_s
+    def is_done() -> bool:
+        return step >= total_steps or bool(train.max_seconds and clock.time_s >= train.max_seconds)
+
+    if step and is_done():
+        checkpoints.close()
+        progress.event(f"this run is finished: {step:,} steps in {clock.time_s:,.0f} s of training")
+        return Outcome(True, step, None, write_report(session.run.path))
+    if step:
+        teller.writer.drop_after(step, time_s=clock.time_s)
+        progress.event(f"going on from step {step:,}")
+    progress.start(total_steps, facts(session))
+
+    def save() -> None:
+        nonlocal last_saved, last_saved_s
+        past = asdict(Past(step, clock.time_s, total_steps))
+        checkpoints.save(step, state, past | {"order": program.order, "fingerprint": corpus.fingerprint})
+        last_saved, last_saved_s = step, clock.time_s
+
+    def look(*, sample: bool) -> None:
+        nonlocal evaluation
+        if corpus.validation.tokens:
+            evaluation = evaluate(session, state, step, clock.time_s)
+            teller.write(evaluation)
+        if sample:
+            for prompt, text in sample_texts(session, state):
+                teller.write({"kind": "sample", "step": step, "time_s": clock.time_s, "prompt": prompt, "text": text})
+        clock.restart_step()
+
+    try:
+        with Prefetcher(lambda at: device_batch(session, at), step, max(train.steps, step)) as batches:
+            stopped = False
+            pending: Record | None = None
+            while not is_done() and not stopped:
+                batch = next(batches)
+                first = not pending and step == session.past.step
+                began = now()
+                state, numbers = program.step(state, batch, jnp.asarray(total_steps, jnp.int32))
+                if first:
+                    jax.block_until_ready(numbers)
+                    clock.leave_out(began)
+                    progress.event(f"compiled in {now() - began:.1f} s")
+                if pending is not None:
+                    jax.block_until_ready(pending)
+                clock.step_done()
+                pending = numbers
+                step += 1
+                # the last step's numbers are there by now; this step's may not be, and are not waited for
+                if step % train.log_every_steps == 0 or step == 1 or bad_steps:
+                    record = step_record(session, step, numbers, clock, total_steps)
+                    bad_steps = bad_steps + 1 if record["skipped"] else 0
+                    teller.write(record)
+                    if bad_steps == 1:
+                        text = f"step {step:,} skipped: gradient norm {record['grad_norm']}"
+                        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": text})
+                    if bad_steps >= BAD_STEPS_IN_A_ROW:
+                        raise UserError(bad_gradients(step, record, last_saved))
+                if train.max_seconds and step >= session.past.step + 5:
+                    left_s = max(train.max_seconds - clock.time_s, 0.0)
+                    total_steps = min(train.steps, step + math.ceil(left_s / clock.step_s))
+                    progress.retarget(total_steps)
+                stopped = should_stop()
+                if train.eval_every_steps and step % train.eval_every_steps == 0 and not (is_done() or stopped):
+                    look(sample=bool(train.sample_every_steps and step % train.sample_every_steps == 0))
+                due = train.checkpoint.every_steps and step % train.checkpoint.every_steps == 0
+                due = due or (train.checkpoint.every_s and clock.time_s - last_saved_s >= train.checkpoint.every_s)
+                if due and not is_done():
+                    save()
+                checkpoints.poll()
+        complete = is_done()
+        if complete:
+            total_steps = step
+            look(sample=True)
+        if step > last_saved or complete:
+            checkpoints.wait()
+            save()
+            checkpoints.wait()
+        text = "finished" if complete else "stopped; the same command goes on from here"
+        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": f"{text} at step {step:,}"})
+    finally:
+        progress.close()
+        teller.writer.close()
+        checkpoints.close()
+    return Outcome(complete, step, evaluation, write_report(session.run.path))
+
+
+def facts(session: Session) -> list[str]:
+    """What is trained, and on what: lines for the terminal."""
+    model, layout, corpus = session.factory.model, session.factory.layout, session.corpus
+    kind = f"{model.experts} experts, {model.experts_per_token} per token" if model.experts else "dense"
+    sizes = " x ".join(f"{axis} {size}" for axis, size in layout.sizes.items() if size > 1) or "one device"
+    speed = session.machine.get("gemm_flops_per_s")
+    peak = f", {speed / 1e9:,.0f} GFLOP/s of matmul" if speed else ""
+    return [
+        f"model: {model.parameters():,} parameters, {model.active_parameters():,} active ({kind})",
+        f"data: {corpus.train.tokens:,} training tokens, {corpus.validation.tokens:,} held out",
+        f"machine: {session.machine['chip']}, {sizes}{peak}",
+    ]
+
+
+def device_batch(session: Session, step: int, split: str = "train") -> Tree:
+    """The step's batch on the mesh: each process computes only the rows that its devices hold."""
+    train = session.factory.train
+    rows = train.batch_rows // train.accumulate
+    seed = session.factory.data.seed
+
+    def piece(name: str, index: tuple[slice, ...]) -> np.ndarray:
+        micro, wanted, positions = (s.indices(n) for s, n in zip(index, (train.accumulate, rows, train.sequence), strict=True))
+        parts = [
+            session.corpus.batch(
+                seed,
+                step,
+                rows=train.batch_rows,
+                sequence=train.sequence,
+                split=split,
+                row_range=(m * rows + wanted[0], m * rows + wanted[1]),
+            )[name][:, positions[0] : positions[1]]
+            for m in range(micro[0], micro[1])
+        ]
+        return np.stack(parts)
+
+    return {
+        name: jax.make_array_from_callback(like.shape, like.sharding, lambda index, name=name: piece(name, index))
+        for name, like in session.program.batch.items()
+    }
+
+
+def evaluate(session: Session, state: Tree, step: int, time_s: float) -> Record:
+    """Loss on the first `train.eval_batches` batches of the held-out text: the same ones at every step."""
+    totals = [
+        session.program.evaluate(state, device_batch(session, index, "validation"))
+        for index in range(session.factory.train.eval_batches)
+    ]
+    nll, tokens = (float(sum(float(t[name]) for t in totals)) for name in ("nll", "tokens"))
+    return {"kind": "eval", "step": step, "time_s": time_s, "tokens": int(tokens)} | loss_fields(
+        nll / max(tokens, 1.0), session.corpus.validation.bytes_per_token
+    )
+
+
+def loss_fields(loss: float, bytes_per_token: float) -> Record:
+    """loss in nats per token, and per byte of text in nats and bits."""
+    nats = loss / bytes_per_token
+    return {"loss": loss, "nats_per_byte": nats, "bits_per_byte": nats / math.log(2)}
+
+
+def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_steps: int) -> Record:
+    """A step's line of metrics.jsonl."""
+    train, model = session.factory.train, session.factory.model
+    values = {name: np.asarray(value) for name, value in numbers.items()}
+    tokens_per_s = train.batch_rows * train.sequence / clock.step_s
+    flops_per_s = tokens_per_s * model.train_flops_per_token(train.sequence)
+    record = {"kind": "step", "step": step, "time_s": clock.time_s}
+    record |= loss_fields(float(values.pop("loss")), session.corpus.train.bytes_per_token)
+    record |= {"tokens_per_s": tokens_per_s, "step_s": clock.step_s, "model_flops_per_s": flops_per_s}
+    if peak := session.machine.get("gemm_flops_per_s"):
+        record["gemm_share"] = flops_per_s / peak
+    if "expert_load" in values:
+        load = values.pop("expert_load")[np.argsort(session.program.order)]
+        record["expert_load"] = [[round(float(share), 4) for share in layer] for layer in load]
+    record["skipped"] = bool(values.pop("skipped"))
+    values.pop("tokens")
+    record |= {name: float(value) for name, value in values.items()}
+    return record | {"eta_s": max(total_steps - step, 0) * clock.step_s}
+
+
+def bad_gradients(step: int, record: Record, last_saved: int) -> str:
+    return (
+        f"training stopped at step {step}: the gradient of {BAD_STEPS_IN_A_ROW} steps in a row was not usable (norm"
+        f" {record['grad_norm']}, loss {record['loss']}); the checkpoint of step {last_saved} is good: lower"
+        " train.optimizer.learning_rate or clip_norm and go on from it"
+    )

@@ -1,0 +1,200 @@
+"""What a run needs before its first step: text, directory, compiled program, and state: new, resumed or imported."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from gigafactory.data.batches import Corpus, check_vocab
+from gigafactory.data.corpus import prepare
+from gigafactory.errors import UserError
+from gigafactory.factory.catalog import chip_of_device
+from gigafactory.factory.file import Factory
+from gigafactory.factory.load import dump_factory, load_factory
+from gigafactory.factory.machine import find_machine
+from gigafactory.files import write_atomic
+from gigafactory.model.weights import Weights, load_weights
+from gigafactory.train.checkpoint import newest_verified, restore
+from gigafactory.train.devices import measure_gemm
+from gigafactory.train.rundir import RunDirectory
+from gigafactory.train.step import Program, build_program, in_order
+
+Say = Callable[[str], None]
+Tree = Any
+
+# what may not change between two starts of one run, since the checkpoint or the data order would not fit
+FIXED = (
+    "model",
+    "data.sources",
+    "data.tokenizer",
+    "data.seed",
+    "data.validation_fraction",
+    "data.deduplicate",
+    "data.document_mask",
+    "train.seed",
+    "train.sequence",
+    "train.batch_rows",
+    "train.init_from",
+    "train.lora",
+    "train.optimizer.name",
+)
+
+
+@dataclass
+class Past:
+    """What a run knows of itself, kept in each checkpoint: steps done, training seconds, the schedule's length."""
+
+    step: int = 0
+    time_s: float = 0.0
+    total_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything that the loop works on."""
+
+    factory: Factory
+    run: RunDirectory
+    corpus: Corpus
+    program: Program
+    state: Tree
+    past: Past
+    machine: dict[str, Any] = field(default_factory=dict)
+
+
+def check_same_run(run: Path, factory: Factory) -> None:
+    """Raise UserError when the run's kept factory file and this one differ in what may not change."""
+    kept = run / "factory.toml"
+    if not kept.exists():
+        return
+    before = load_factory(kept)
+    for name in FIXED:
+        old: Any = before
+        new: Any = factory
+        for part in name.split("."):
+            old, new = getattr(old, part), getattr(new, part)
+        if old != new:
+            raise UserError(
+                f"{name}: differs from that of the run in {run}; give this one another train.name, or delete the old"
+            )
+
+
+def open_session(factory: Factory, run: RunDirectory, base_dir: Path, say: Say) -> Session:
+    """Read the text, build and initialise. base_dir: folder that relative paths of the factory file start from.
+
+    Raises UserError for everything that a user can put right.
+    """
+    train = factory.train
+    weights = load_weights(_under(base_dir, train.init_from)) if train.init_from else None
+    if weights is not None:
+        _check_same_model(weights, factory, train.init_from or "")
+    corpus = open_corpus(factory, run.path, base_dir, weights, say)
+    for split in ("train", "validation") if factory.data.validation_fraction else ("train",):
+        corpus.check_length(split, train.sequence)
+    program = build_program(
+        factory.model, train, factory.layout, jax.devices(), document_mask=factory.data.document_mask
+    )
+    run.write("factory.toml", dump_factory(factory))
+    machine = describe_devices(program)
+    run.write("machine.json", json.dumps(machine, indent=1) + "\n")
+    state, past = _state(program, run, factory, weights, say)
+    return Session(factory, run, corpus, program, state, past, machine)
+
+
+def open_corpus(factory: Factory, run: Path, base_dir: Path, weights: Weights | None, say: Say) -> Corpus:
+    """The tokenised text; with data.tokenizer = "weights" the tokenizer comes with the imported weights."""
+    section = factory.data
+    if section.tokenizer == "weights":
+        kept = run / "tokenizer.json"
+        if weights is not None and weights.tokenizer is not None:
+            write_atomic(kept, weights.tokenizer.to_str())
+        elif not kept.exists():
+            raise UserError(f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {train_from(factory)}')
+        section = section.model_copy(update={"tokenizer": str(kept.resolve())})
+    corpus = prepare(section, base_dir, progress=say)
+    check_vocab(corpus, factory.model.vocab)
+    return corpus
+
+
+def train_from(factory: Factory) -> str:
+    return repr(factory.train.init_from) if factory.train.init_from else "none"
+
+
+def _under(base_dir: Path, where: str) -> str:
+    if where.startswith("package:"):
+        return where
+    path = Path(where).expanduser()
+    return str(path if path.is_absolute() else base_dir / path)
+
+
+def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
+    # dimensions decide whether weights fit; the meaning of the numbers must agree as well
+    for name in type(weights.config).model_fields:
+        theirs, ours = getattr(weights.config, name), getattr(factory.model, name)
+        if name != "context" and theirs != ours:
+            raise UserError(f"model.{name}: the weights of {where} have {theirs}, got {ours}")
+
+
+def _state(program: Program, run: RunDirectory, factory: Factory, weights: Weights | None, say: Say) -> tuple[Tree, Past]:
+    newest = newest_verified(run.checkpoints, say) if run.checkpoints.is_dir() else None
+    if newest is not None:
+        state, meta = restore(newest, program.state)
+        saved_order = tuple(meta["order"])
+        if saved_order != program.order:
+            state = jax.jit(
+                lambda tree: in_order(in_order(tree, np.argsort(saved_order)), program.order),
+                out_shardings=jax.tree.map(lambda leaf: leaf.sharding, program.state),
+            )(state)
+        return state, Past(int(meta["step"]), float(meta["time_s"]), int(meta["total_steps"]))
+    state = program.init(factory.train.seed)
+    if weights is not None:
+        state = _imported(state, weights, program)
+    return state, Past()
+
+
+def _imported(state: Tree, weights: Weights, program: Program) -> Tree:
+    """The imported parameters in place of the initial ones; beside adapters they are the frozen base."""
+    ordered = in_order(weights.params, program.order)
+    slot = "params" if state["base"] is None else "base"
+
+    def place(value: np.ndarray, like: jax.Array) -> jax.Array:
+        value = np.asarray(value, like.dtype)
+        return jax.make_array_from_callback(like.shape, like.sharding, lambda index: value[index])
+
+    state = state | {slot: jax.tree.map(place, ordered, state[slot])}
+    if state["ema"] is not None and slot == "params":
+        state["ema"] = jax.tree.map(lambda p: p.copy(), state["params"])
+    return state
+
+
+def describe_devices(program: Program) -> dict[str, Any]:
+    """What computes, and how fast its matmuls are: measured on CPUs, the catalogue's dense peak on known GPUs."""
+    device = program.mesh.devices.flat[0]
+    found = find_machine()
+    described = {
+        "chip": device.device_kind if device.platform != "cpu" else found.cpu,
+        "devices": program.net.layout.devices,
+        "processes": jax.process_count(),
+        "cores": found.cores,
+        "memory_bytes": found.memory_bytes,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "compute_dtype": program.net.options.compute_dtype,
+        "started_unix_s": round(time.time()),
+    }
+    if device.platform == "cpu":
+        return described | {"gemm_flops_per_s": measure_gemm(), "gemm_source": "measured on this machine"}
+    chip = chip_of_device(device.device_kind)
+    if chip is None:
+        return described
+    peak = chip.peak_flops("bf16") * program.net.layout.devices
+    return described | {"gemm_flops_per_s": peak, "gemm_source": f"dense bf16 peak of {program.net.layout.devices} chips"}
