@@ -6,9 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gigafactory.cli.options import FactoryFile, Sets
-from gigafactory.errors import UserError
-from gigafactory.factory.load import load_factory
-from gigafactory.factory.summary import check_factory, describe_factory
+from gigafactory.factory.summary import describe_factory, load_checked
 
 
 def check(file: FactoryFile, sets: Sets = None) -> None:
@@ -16,11 +14,7 @@ def check(file: FactoryFile, sets: Sets = None) -> None:
 
     What is wrong is said in one line that names the field, what is allowed and what was given; exit code 2.
     """
-    factory = load_factory(file, sets or ())
-    try:
-        check_factory(factory)
-    except UserError as error:
-        raise UserError(f"{file}: {error}") from None
+    factory = load_checked(file, sets or ())
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
+from gigafactory.factory.load import load_factory
 from gigafactory.factory.training import TrainSection
 from gigafactory.layout import check_layout
 from gigafactory.model.config import ModelConfig
@@ -47,6 +50,16 @@ def check_factory(factory: Factory, *, available_devices: int | None = None) -> 
                 " expert, or data with fsdp"
             )
     _check_workers(factory)
+
+
+def load_checked(path: Path | str, sets: Sequence[str] = (), *, available_devices: int | None = None) -> Factory:
+    """load_factory and check_factory in one: every error begins with the file's name or the override."""
+    factory = load_factory(path, sets)
+    try:
+        check_factory(factory, available_devices=available_devices)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    return factory
 
 
 def token_ids(tokenizer: str) -> int | None:
