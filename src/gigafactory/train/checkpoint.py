@@ -57,7 +57,11 @@ __all__ = ["Checkpointer", "Saved", "checkpoints", "newest_verified", "restore",
 
 @dataclass(frozen=True)
 class Saved:
-    """A committed checkpoint, or this process's part of one, and what it took."""
+    """A committed checkpoint (in processes other than 0: a part of one that was handed in), and what it took.
+
+    size_bytes: of this process's shards. block_s: how long `save` held up training, which includes waiting for the
+    step that computes the state. write_s: from then to the commit, in the background.
+    """
 
     step: int
     path: Path
@@ -126,8 +130,11 @@ class Checkpointer:
     def wait(self) -> None:
         """Returns when no save is under way; `saved` then tells of the last one. Raises UserError if it failed."""
         if self._pending is not None:
-            pending, self._pending = self._pending, None
-            self.saved = pending.result()
+            try:
+                self.saved = self._pending.result()
+            finally:
+                if self._pending.done():  # not after Ctrl-C: the save then still is under way
+                    self._pending = None
 
     def poll(self) -> Saved | None:
         """Without blocking: the save that has ended since the last call of `save`, `wait` or `poll`, or None.
@@ -246,8 +253,16 @@ def _host_copy(tree: Any, process: int, processes: int) -> tuple[dict[str, Leaf]
     for data in shards.values():
         if isinstance(data, jax.Array):
             data.copy_to_host_async()  # all transfers are under way before the first is waited for
-    # A copy also on CPUs, where NumPy would look into the device's buffer: the next step is given that buffer.
-    return leaves, {key: np.array(data, order="C") for key, data in shards.items()}
+    return leaves, {key: _own_copy(data) for key, data in shards.items()}
+
+
+def _own_copy(data: Any) -> np.ndarray:
+    """The values in host memory that nobody else writes to, C-contiguous."""
+    on_chip = isinstance(data, jax.Array) and next(iter(data.devices())).platform != "cpu"
+    if on_chip and data.sharding.memory_kind == "device":
+        return np.asarray(data, order="C")  # the transfer was the copy
+    # Elsewhere NumPy would look into the array's own buffer, which the next step is given to overwrite.
+    return np.array(data, order="C")
 
 
 def _write_part(temporary: Path, manifest: Manifest, tensors: dict[str, np.ndarray], process: int) -> int:
