@@ -54,11 +54,12 @@ def exchange(x: jax.Array, layout: Layout, axis: str, split: int, concat: int) -
 
 @partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
 def _gather_cast(shard: jax.Array, axis: str, dim: int, dtype: str) -> jax.Array:
-    return lax.all_gather(shard.astype(dtype), axis, axis=dim, tiled=True)
+    return _gather_cast_forward(shard, axis, dim, dtype)[0]
 
 
 def _gather_cast_forward(shard: jax.Array, axis: str, dim: int, dtype: str) -> tuple[jax.Array, None]:
-    return _gather_cast(shard, axis, dim, dtype), None
+    # written out here, so that a remat policy sees the all-gather itself and not an opaque call
+    return lax.all_gather(shard.astype(dtype), axis, axis=dim, tiled=True), None
 
 
 def _gather_cast_backward(axis: str, dim: int, dtype: str, _: None, g: jax.Array) -> tuple[jax.Array]:

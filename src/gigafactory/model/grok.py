@@ -214,8 +214,15 @@ def _rematerialized(one: Callable, net: Network) -> Callable:
         return jax.checkpoint(one, policy=policies.save_only_these_names(MATMUL))
     if net.layout.fsdp and net.layout.data > 1:
         # whole weights of all layers would not fit: they are gathered again in the backward pass
-        return jax.checkpoint(one, policy=policies.save_anything_except_these_names(GATHERED))
+        return jax.checkpoint(one, policy=_keep_all_but_gathered_weights)
     return one
+
+
+def _keep_all_but_gathered_weights(primitive: Any, *_: Any, **params: Any) -> bool:
+    """Remat policy. A name alone would not do: the unnamed value before it, the all-gather's, would be kept."""
+    if primitive.name == "name":
+        return params["name"] != GATHERED
+    return not (primitive.name.startswith("all_gather") and "data" in params["axis_name"])
 
 
 def head(params: Tree, net: Network) -> tuple[jax.Array, Head]:
