@@ -155,7 +155,7 @@ def build_app(words: Sequence[str]) -> typer.Typer:
         function = _function(command.target) if called[: len(name.split())] == name.split() else _stub
         register = (groups[group] if group else app).command(
             leaf,
-            help=function.__doc__ or command.summary,
+            help=_paragraphs(function.__doc__ or command.summary),
             short_help=command.summary,
             epilog=_examples(command.examples),
         )
@@ -166,6 +166,11 @@ def build_app(words: Sequence[str]) -> typer.Typer:
 def _function(target: str) -> Callable[..., Any]:
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)
+
+
+def _paragraphs(docstring: str) -> str:
+    """Each paragraph on one line, so that the terminal decides where to break it."""
+    return "\n\n".join(" ".join(part.split()) for part in docstring.split("\n\n"))
 
 
 def _stub() -> None:

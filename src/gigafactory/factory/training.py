@@ -17,7 +17,7 @@ class SourceSection(Section):
     """One source of text. Exactly one of package, path, hf_dataset is given."""
 
     package: str | None = Field(None, description="installed Python package whose text files are read")
-    path: str | None = Field(None, description="file or folder: .txt .md .py ..., .jsonl, .parquet, compressed with .gz")
+    path: str | None = Field(None, description="file or folder: .txt .md .py ..., .jsonl, .parquet, also with .gz")
     hf_dataset: str | None = Field(None, description="folder of a Hugging Face dataset saved on disk (arrow files)")
     include: str = Field("**/*", description="glob of files inside the package or folder")
     exclude: str | None = Field(None, description="glob of files to leave out")
@@ -38,7 +38,7 @@ class DataSection(Section):
     sources: tuple[SourceSection, ...] = Field((), description="where the text comes from")
     tokenizer: str = Field(
         "bytes",
-        description='"bytes"; "bpe:SIZE" trains a byte-level BPE of that size on the sources; or a path to tokenizer.json',
+        description='"bytes"; "bpe:SIZE" trains a byte-level BPE of that size on the sources; or a tokenizer.json',
     )
     validation_fraction: float = Field(0.05, ge=0, lt=1, description="share of each source held out for evaluation")
     deduplicate: bool = Field(True, description="drop exact and near duplicates of documents before the split")
@@ -63,7 +63,7 @@ class OptimizerSection(Section):
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the second moment")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
     muon_momentum: float = Field(0.95, ge=0, lt=1, description="momentum of muon's matrices")
-    clip_norm: float = Field(1.0, ge=0, description="gradients are scaled to at most this global norm; 0 is no clipping")
+    clip_norm: float = Field(1.0, ge=0, description="gradients are scaled to at most this global norm; 0: no clipping")
     skip_norm: float = Field(
         0.0, ge=0, description="a step whose gradient norm is above this is skipped; 0 skips only NaN and infinity"
     )
@@ -125,7 +125,7 @@ class TrainSection(Section):
     )
     eval_every_steps: int = Field(100, ge=0, description="steps between evaluations; 0 is only at the end")
     eval_batches: int = Field(8, ge=1, description="batches of each evaluation on the held-out text")
-    sample_every_steps: int = Field(0, ge=0, description="steps between samples kept for the report; 0 is only at the end")
+    sample_every_steps: int = Field(0, ge=0, description="steps between samples for the report; 0 is only at the end")
     sample_prompts: tuple[str, ...] = Field(("",), description="prompts of the samples")
     sample_tokens: int = Field(200, ge=1, description="tokens of each sample")
     log_every_steps: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
