@@ -27,12 +27,28 @@ HEAD = """\
 One TOML file describes a factory. Every section and every field may be left out; `gigafactory check FILE` says what a
 file describes and what is wrong with it, `gigafactory init` writes one for the machine it runs on.
 
+```toml
+name = "mine"
+
+[model]
+base = "grok-1"        # a network of the catalogue; the fields below change it
+layers = 4
+width = 128
+
+[[data.sources]]       # a list: one [[...]] per entry
+path = "my-texts/"
+
+[train]
+steps = 500
+```
+
 - Any field can be set on the command line: `--set train.steps=500`, `--set cluster.chips[0].count=64`.
 - Units are in the names, SI without prefixes: `5e14` bytes, not 500 TB.
 - Where the meaning says "none is the catalogue's", `gigafactory catalog show NAME` prints the number and its source.
 - *spread* is one number, or `{ p10 = 8, p50 = 20, p90 = 52 }` where it is uncertain.
-- `model.base` names a network of the catalogue to start from; the other fields of `model` then change it. Names:
-  BASES. Without a base, the fields that are marked "needed" must be given.
+- `model.base` is one of
+  BASES.
+  Without a base, the fields of `model` that are marked "needed" must be given; without a `[model]` it is a small Grok.
 
 This page is made by `python -m gigafactory.factory.describe`.
 """
@@ -40,7 +56,7 @@ This page is made by `python -m gigafactory.factory.describe`.
 
 def factory_page() -> str:
     """The page as Markdown."""
-    bases = ", ".join(f"`{name}` ({catalogue_model(name).title})" for name in models())
+    bases = ",\n  ".join(f"`{name}` ({catalogue_model(name).title})" for name in models())
     parts = [HEAD.replace("BASES", bases), "\n".join(_table("", Factory))]
     for path, kind, many in _sections(Factory, ""):
         title = f"[[{path}]]" if many else f"[{path}]"
