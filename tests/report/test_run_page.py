@@ -15,6 +15,7 @@ from gigafactory.report.run_page import headline, run_page, shown_samples, write
 from gigafactory.report.run_records import read_run
 
 _VOID = {"meta", "br"}
+_MACHINE = {"chip": "A chip", "gemm_flops_per_s": 1.5e11, "memory_bytes": 2**34, "started_unix_s": 1_700_000_000}
 _FACTORY = """# a small Grok
 [model]
 layers = 2
@@ -93,7 +94,7 @@ def _records(steps: int, experts: int = 4, layers: int = 2) -> list[dict[str, An
 def _run(path: Path, records: list[dict[str, Any]], factory: str = _FACTORY) -> Path:
     path.mkdir(exist_ok=True)
     (path / "factory.toml").write_text(factory)
-    (path / "machine.json").write_text(json.dumps({"chip": "A chip", "gemm_flops_per_s": 1.5e11}, indent=1))
+    (path / "machine.json").write_text(json.dumps(_MACHINE, indent=1))
     (path / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return path
 
@@ -104,7 +105,8 @@ def test_a_whole_run_shows_everything(tmp_path: Path) -> None:
     text = _check(report.read_text(encoding="utf-8"))
     for part in ("Run first", "finished", "Loss against steps", "Loss against time", "Throughput", "Gradient norm",
                  "Learning rate", "Load of each expert", "Dropped tokens", "text 50", "text 300", "A chip",
-                 "150 GFLOP/s", "# a small Grok", "4 experts, 2 per token"):  # fmt: skip
+                 "150 GFLOP/s", "16.0 GiB",
+                 "2023-11-14 22:13 UTC", "# a small Grok", "4 experts, 2 per token"):  # fmt: skip
         assert part in text
     assert list(tmp_path.glob("first/.*")) == []
 
@@ -131,6 +133,15 @@ def test_a_run_just_started(tmp_path: Path) -> None:
     text = _check(write_report(_run(tmp_path / "run", [])).read_text(encoding="utf-8"))
     assert "just started" in text
     assert "Held-out loss" in text
+
+
+@pytest.mark.parametrize(
+    ("last", "badge"),
+    [("finished at step 100", "finished"), ("stopped; the same command goes on", "stopped"), ("saved", "running")],
+)
+def test_the_badge_says_how_the_run_stands(tmp_path: Path, last: str, badge: str) -> None:
+    records = [*_records(100), {"kind": "event", "step": 100, "time_s": 20, "text": last}]
+    assert f'<span class="badge">{badge}</span>' in run_page(read_run(_run(tmp_path / "run", records)))
 
 
 def test_a_dense_run_has_no_experts(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -233,13 +234,19 @@ def _event(record: Record) -> tuple[str, str, str]:
 
 
 def _machine(run: RunRecords) -> list[tuple[str, str]]:
-    rows = []
-    for key, value in run.machine.items():
-        if key.endswith("flops_per_s") and isinstance(value, (int, float)):
-            rows.append(("GEMM peak, measured" if key.startswith("gemm") else key, fmt.with_unit(value, "FLOP/s")))
-        else:
-            rows.append((key.replace("_", " "), str(value)))
-    return rows
+    return [_with_unit(key, value) for key, value in run.machine.items()]
+
+
+def _with_unit(key: str, value: object) -> tuple[str, str]:
+    """A fact whose unit is in its name, as label and text."""
+    if isinstance(value, (int, float)):
+        if key.endswith("_flops_per_s"):
+            return key.removesuffix("_flops_per_s").replace("gemm", "GEMM peak"), fmt.with_unit(value, "FLOP/s")
+        if key.endswith("_bytes"):
+            return key.removesuffix("_bytes"), fmt.byte_size(value)
+        if key.endswith("_unix_s"):
+            return key.removesuffix("_unix_s"), f"{datetime.fromtimestamp(value, UTC):%Y-%m-%d %H:%M} UTC"
+    return key.replace("_", " ").replace("gemm", "GEMM"), str(value)
 
 
 def _factory_file(run: RunRecords) -> str:
@@ -251,7 +258,7 @@ def _factory_file(run: RunRecords) -> str:
 def _state(run: RunRecords) -> str:
     last = str(run.events[-1].get("text", "")) if run.events else ""
     if last.startswith(("finished", "stopped")):
-        return last.split(" ")[0].rstrip(",.:")
+        return "finished" if last.startswith("finished") else "stopped"
     return "running" if run.steps else "just started"
 
 
