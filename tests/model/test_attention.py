@@ -11,7 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from gigafactory.errors import UserError
 from gigafactory.model.attention import attention
+
+# Compiling takes most of the time here, and the result does not depend on how well it is done.
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 0}
 
 
 def operands(seed: int, B: int, T: int, S: int, H: int, K: int, D: int, dtype=jnp.float32) -> tuple:
@@ -21,12 +25,11 @@ def operands(seed: int, B: int, T: int, S: int, H: int, K: int, D: int, dtype=jn
 
 
 def value_and_gradients(q, k, v, cotangent, **options):
-    @jax.jit
     def run(q, k, v):
         out, pull = jax.vjp(lambda q, k, v: attention(q, k, v, **options), q, k, v)
         return out, *pull(cotangent)
 
-    return run(q, k, v)
+    return jax.jit(run, compiler_options=QUICKLY_COMPILED)(q, k, v)
 
 
 def assert_equal(ours, reference, tolerance: float = 2e-5) -> None:
@@ -68,7 +71,7 @@ def test_reference_with_everything_equals_a_loop_over_queries() -> None:
     assert blind > 0
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=8, deadline=None, derandomize=True)
 @given(
     seed=st.integers(0, 1000), T=st.sampled_from([1, 5, 64, 130]), extra=st.sampled_from([-3, 0, 70]),
     groups=st.sampled_from([(4, 4), (4, 2), (2, 1)]), softcap=st.sampled_from([None, 5.0]),
@@ -128,17 +131,78 @@ def test_inside_shard_map_with_the_replication_check(impl: str) -> None:
     def sharded(q, k, v, mask, offset):
         return attention(q, k, v, scale=0.3, softcap=30.0, key_mask=mask, q_offset=offset, impl=impl)
 
-    with jax.set_mesh(mesh):
-        q_, k_, v_, ct_ = (jax.device_put(x, NamedSharding(mesh, heads)) for x in (q, k, v, ct))
-        mask_ = jax.device_put(key_mask, NamedSharding(mesh, rows))
-        out, pull = jax.vjp(lambda q, k, v: sharded(q, k, v, mask_, jnp.int32(0)), q_, k_, v_)
-        ours = out, *pull(ct_)
+    @functools.partial(jax.jit, compiler_options=QUICKLY_COMPILED)
+    def run(q, k, v, ct, mask, offset):
+        out, pull = jax.vjp(lambda q, k, v: sharded(q, k, v, mask, offset), q, k, v)
+        return out, *pull(ct)
+
+    placed = [jax.device_put(x, NamedSharding(mesh, heads)) for x in (q, k, v, ct)]
+    mask = jax.device_put(key_mask, NamedSharding(mesh, rows))
+    ours = run(*placed, mask, jnp.int32(0))
     assert_equal(ours, value_and_gradients(q, k, v, ct, scale=0.3, softcap=30.0, key_mask=key_mask, impl="reference"))
+
+
+@pytest.fixture
+def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+
+
+def text_for_cuda(q, k, v, **options) -> str:
+    attend = functools.partial(attention, **options)
+    return jax.jit(attend).trace(q, k, v).lower(lowering_platforms=("cuda",)).as_text()
+
+
+@pytest.mark.parametrize("impl", ["auto", "flash"])
+def test_on_a_gpu_soft_capped_attention_is_the_flash_kernel(impl: str, gpu_machine: None) -> None:
+    q, k, v, _ = operands(6, 1, 64, 64, 2, 1, 16, jnp.bfloat16)
+    assert "flash_forward" in text_for_cuda(q, k, v, scale=0.5, softcap=30.0, impl=impl)
+
+
+@pytest.mark.parametrize("impl", ["auto", "cudnn"])
+def test_on_a_gpu_plain_half_precision_attention_is_cudnn(impl: str, gpu_machine: None, monkeypatch) -> None:
+    q, k, v, _ = operands(7, 2, 40, 40, 4, 2, 16, jnp.bfloat16)
+    asked = []
+
+    def by_xla(*args, implementation: str, **options):
+        asked.append(implementation)
+        return dot_product_attention(*args, implementation="xla", **options)
+
+    dot_product_attention = jax.nn.dot_product_attention
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    out = attention(q, k, v, scale=0.5, impl=impl)
+    assert asked == ["cudnn"]
+    expected = attention(q, k, v, scale=0.5, impl="reference")
+    np.testing.assert_allclose(out.astype(np.float32), expected.astype(np.float32), atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "lacking"),
+    [
+        (jnp.bfloat16, {"softcap": 30.0}, "soft-cap"),
+        (jnp.float32, {}, "16 bits"),
+        (jnp.bfloat16, {"q_offset": 3}, "same positions"),
+        (jnp.bfloat16, {"key_mask": jnp.ones((1, 32), bool)}, "masked keys"),
+    ],
+)
+def test_what_cudnn_lacks_goes_to_the_flash_kernel_unless_cudnn_was_demanded(
+    dtype, options: dict, lacking: str, gpu_machine: None
+) -> None:
+    q, k, v, _ = operands(8, 1, 32, 32, 2, 2, 16, dtype)
+    assert "flash_forward" in text_for_cuda(q, k, v, scale=0.5, **options)
+    with pytest.raises(UserError, match=f"train.attention: cudnn cannot.*{lacking}"):
+        attention(q, k, v, scale=0.5, impl="cudnn", **options)
+
+
+@pytest.mark.parametrize("impl", ["auto", "cudnn", "flash"])
+def test_without_a_gpu_the_chunked_path_stands_in(impl: str) -> None:
+    q, k, v, _ = operands(9, 1, 32, 32, 2, 2, 16)
+    ours = attention(q, k, v, scale=0.5, softcap=2.0, impl=impl)
+    np.testing.assert_array_equal(ours, attention(q, k, v, scale=0.5, softcap=2.0, impl="chunked"))
 
 
 def test_half_given_segments_and_unknown_implementations_are_refused() -> None:
     q, k, v, _ = operands(6, 1, 4, 4, 1, 1, 4)
     with pytest.raises(ValueError, match="both or neither"):
         attention(q, k, v, scale=1.0, q_segments=jnp.zeros((1, 4)))
-    with pytest.raises(ValueError, match="impl must be"):
+    with pytest.raises(ValueError, match="impl must be one of auto, reference"):
         attention(q, k, v, scale=1.0, impl="fastest")

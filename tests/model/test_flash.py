@@ -46,7 +46,8 @@ def assert_equal(ours, expected, tolerance: float = 2e-5) -> None:
 
 
 def mask_of(keys: int) -> jax.Array:
-    return jnp.asarray(np.random.default_rng(7).random((2, keys)) < 0.6)
+    """One row with padding at its end, one with holes everywhere."""
+    return jnp.stack([jnp.arange(keys) < keys - 21, jnp.asarray(np.random.default_rng(7).random(keys) < 0.6)])
 
 
 def segments_of(length: int) -> jax.Array:

@@ -13,9 +13,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from gigafactory.errors import UserError
+from gigafactory.model.flash import flash_attention
 from gigafactory.model.vary import vary_like
 
 Array = jax.Array
+
+IMPLEMENTATIONS = ("auto", "reference", "chunked", "cudnn", "flash")
 
 
 class Visibility(NamedTuple):
@@ -43,7 +47,12 @@ def attention(
     """Attention of q [B, T, H, D] over k, v [B, S, K, D]: [B, T, H, D] in q's dtype.
 
     key_mask [B, S] is True where a key may be seen; q_segments [B, T] and k_segments [B, S] come together. A q_offset
-    that is a Python int lets the implementations skip keys that no query sees. impl: "auto", "reference" or "chunked".
+    that is a Python int lets the implementations skip keys that no query sees.
+
+    impl: "reference"; "chunked" (the fastest on CPUs, and memory linear in the sequence); "cudnn" and "flash" are
+    programs for GPUs; "auto" takes on CPUs chunked, on GPUs cudnn where it has what is asked for and else flash.
+    Where the default backend is no GPU, chunked stands in for cudnn and flash, so that a GPU's run can be tried and
+    partitioned without one.
     """
     if (q_segments is None) != (k_segments is None):
         raise ValueError("q_segments and k_segments: give both or neither")
@@ -53,13 +62,54 @@ def attention(
     )
     operands = (q, k, v, visibility)
     q, k, v, visibility = vary_like(operands, operands)
-    if impl == "auto":
-        impl = "chunked"
+    match _choose(impl, q, k, softcap, static_offset, visibility):
+        case "reference":
+            return _reference(scale, softcap, static_offset, q, k, v, visibility)
+        case "chunked":
+            return _chunked(scale, softcap, static_offset, q, k, v, visibility)
+        case "cudnn":
+            return jax.nn.dot_product_attention(q, k, v, scale=scale, is_causal=True, implementation="cudnn")
+        case _:
+            return flash_attention(
+                q, k, v, scale=scale, softcap=softcap, q_offset=q_offset,
+                key_mask=visibility.key_mask, q_segments=visibility.q_segments, k_segments=visibility.k_segments,
+            )  # fmt: skip
+
+
+def _choose(
+    impl: str, q: Array, k: Array, softcap: float | None, static_offset: int | None, visibility: Visibility
+) -> str:
+    """The implementation to run, one of reference, chunked, cudnn, flash."""
+    if impl not in IMPLEMENTATIONS:
+        raise ValueError(f"attention: impl must be one of {', '.join(IMPLEMENTATIONS)}, got {impl}")
     if impl == "reference":
-        return _reference(scale, softcap, static_offset, q, k, v, visibility)
-    if impl == "chunked":
-        return _chunked(scale, softcap, static_offset, q, k, v, visibility)
-    raise ValueError(f"attention: impl must be auto, reference or chunked, got {impl}")
+        return impl
+    if impl == "chunked" or jax.default_backend() != "gpu":
+        return "chunked"
+    if impl == "flash":
+        return impl
+    lacking = _cudnn_lacks(q, k, softcap, static_offset, visibility)
+    if impl == "cudnn" and lacking:
+        raise UserError(f"train.attention: cudnn cannot do this model: {lacking}; use auto or flash")
+    return "flash" if lacking else "cudnn"
+
+
+def _cudnn_lacks(
+    q: Array, k: Array, softcap: float | None, static_offset: int | None, visibility: Visibility
+) -> str | None:
+    """What is asked for that cuDNN's flash attention does not have, or None."""
+    head_dim = q.shape[-1]
+    if softcap is not None:
+        return "it has no soft-cap on logits"
+    if q.dtype not in (jnp.bfloat16, jnp.float16):
+        return f"it computes in 16 bits, not in {q.dtype}"
+    if head_dim > 128 or head_dim % 8:
+        return f"its heads are multiples of 8 up to 128, not {head_dim}"
+    if static_offset != 0 or q.shape[1] != k.shape[1]:
+        return "its queries and keys are the same positions"
+    if any(mask is not None for mask in visibility):
+        return "masked keys and segments would need a whole matrix of biases"
+    return None
 
 
 def _visible(rows: slice, columns: slice, static_offset: int | None, visibility: Visibility) -> Array:

@@ -114,7 +114,7 @@ def flash_attention(
     sees_past_the_end = not isinstance(q_offset, int) or T + q_offset > S
     if S_pad > S and key_mask is None and sees_past_the_end:
         key_mask = vary_like(jnp.ones(k.shape[:2], bool), k)
-    masks = {"offset": jnp.asarray(q_offset, jnp.int32).reshape(1)}
+    masks = {"offset": jnp.asarray(q_offset, jnp.int32).reshape(1), "clear": _clear_keys(k, key_mask, q_segments)}
     if key_mask is not None:
         masks["key_mask"] = _pad(key_mask.astype(jnp.int32), 1, S_pad)
     if q_segments is not None and k_segments is not None:
@@ -125,6 +125,16 @@ def flash_attention(
     operands = (q, k, v, masks)
     static = _Static(scale, softcap, tiles, interpret, interpret or q.dtype == jnp.float32)
     return _flash(static, *vary_like(operands, operands))[:, :T, :, :D]
+
+
+def _clear_keys(k: Array, key_mask: Array | None, q_segments: Array | None) -> Array:
+    """How many leading keys of each row nothing but causality hides, [B, 1]: their blocks need no mask."""
+    B, S = k.shape[:2]
+    if q_segments is not None:
+        return jnp.zeros((B, 1), jnp.int32)
+    if key_mask is None:
+        return jnp.full((B, 1), S, jnp.int32)
+    return jnp.sum(jnp.cumprod(key_mask.astype(jnp.int32), axis=1), axis=1, keepdims=True)
 
 
 def _power_of_two(n: int) -> int:
@@ -201,7 +211,6 @@ def _forward(static: _Static, q: Array, k: Array, v: Array, masks: dict[str, Arr
     tile = static.tiles.forward
     block_q, block_k = tile.queries, tile.keys
     blocks_q, blocks_k, group = T // block_q, S // block_k, H // K
-    free_of_masks = len(masks) == 1
 
     def kernel(q_ref: Any, k_ref: Any, v_ref: Any, masks: Refs, out_ref: Any, logsum_ref: Any) -> None:
         first_q = (blocks_q - 1 - pl.program_id(0)) * block_q
@@ -224,7 +233,7 @@ def _forward(static: _Static, q: Array, k: Array, v: Array, masks: dict[str, Arr
             return step
 
         carry = jnp.zeros((block_q, D), jnp.float32), jnp.full(block_q, LOWEST), jnp.zeros(block_q, jnp.float32)
-        unmasked = _blocks_before(first_q + offset + 1, block_k, blocks_k) if free_of_masks else jnp.int32(0)
+        unmasked = _blocks_before(jnp.minimum(first_q + offset + 1, masks["clear"][0]), block_k, blocks_k)
         end = _blocks_before(first_q + block_q + offset + block_k - 1, block_k, blocks_k)
         carry = jax.lax.fori_loop(jnp.int32(0), unmasked, body(mask=False), carry)
         mixed, highest, total = jax.lax.fori_loop(unmasked, end, body(mask=True), carry)
@@ -257,7 +266,6 @@ def _backward_dkv(
     tile = static.tiles.dkv
     block_q, block_k = tile.queries, tile.keys
     blocks_q, group = T // block_q, H // K
-    free_of_masks = len(masks) == 1
 
     def kernel(rows: Refs, k_ref: Any, v_ref: Any, masks: Refs, dk_ref: Any, dv_ref: Any) -> None:
         first_k = pl.program_id(0) * block_k
@@ -285,7 +293,8 @@ def _backward_dkv(
         def of_head(head: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
             start = _blocks_before(first_k - offset, block_q, blocks_q)
             last = first_k + block_k - 1 - offset  # the first query that sees all keys of the block
-            whole = _blocks_before(last + block_q - 1, block_q, blocks_q) if free_of_masks else jnp.int32(blocks_q)
+            whole = _blocks_before(last + block_q - 1, block_q, blocks_q)
+            whole = jnp.where(first_k + block_k <= masks["clear"][0], whole, blocks_q)
             carry = jax.lax.fori_loop(start, whole, body(head, mask=True), carry)
             return jax.lax.fori_loop(whole, jnp.int32(blocks_q), body(head, mask=False), carry)
 
@@ -320,7 +329,6 @@ def _backward_dq(static: _Static, rows: dict[str, Array], k: Array, v: Array, ma
     tile = static.tiles.dq
     block_q, block_k = tile.queries, tile.keys
     blocks_q, blocks_k, group = T // block_q, S // block_k, H // K
-    free_of_masks = len(masks) == 1
 
     def kernel(rows: Refs, k_ref: Any, v_ref: Any, masks: Refs, dq_ref: Any) -> None:
         first_q = (blocks_q - 1 - pl.program_id(0)) * block_q
@@ -341,7 +349,7 @@ def _backward_dq(static: _Static, rows: dict[str, Array], k: Array, v: Array, ma
 
             return step
 
-        unmasked = _blocks_before(first_q + offset + 1, block_k, blocks_k) if free_of_masks else jnp.int32(0)
+        unmasked = _blocks_before(jnp.minimum(first_q + offset + 1, masks["clear"][0]), block_k, blocks_k)
         end = _blocks_before(first_q + block_q + offset + block_k - 1, block_k, blocks_k)
         dq = jax.lax.fori_loop(jnp.int32(0), unmasked, body(mask=False), jnp.zeros((block_q, D), jnp.float32))
         dq = jax.lax.fori_loop(unmasked, end, body(mask=True), dq)
