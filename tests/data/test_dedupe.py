@@ -13,9 +13,13 @@ from gigafactory.data.dedupe import (
     exact_duplicates,
     near_duplicates,
     shingles,
-    signature,
+    signatures,
     word_hashes,
 )
+
+
+def signature(text: bytes) -> np.ndarray:
+    return signatures([text])[0]
 
 
 def words(count: int, seed: int) -> list[str]:
@@ -81,3 +85,11 @@ def test_a_text_shorter_than_a_shingle_is_one_shingle() -> None:
     assert shingles(word_hashes(b"two words"), 5).size == 1
     assert np.array_equal(signature(b"two words"), signature(b"Two, words!"))
     assert not np.array_equal(signature(b"two words"), signature(b"too words"))
+
+
+@given(st.lists(st.text(alphabet="ab ,\n日é", max_size=60), min_size=1, max_size=8))
+def test_the_signature_of_a_document_does_not_depend_on_its_neighbours(texts: list[str]) -> None:
+    raw = [text.encode() for text in texts]
+    assert np.array_equal(signatures(raw), np.stack([signature(text) for text in raw]))
+    for text, row in zip(raw, signatures(raw), strict=True):
+        assert row.any() == bool(word_hashes(text).size)

@@ -176,6 +176,11 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path: Path, line: str, expected: str) 
         list(readers.read(tmp_path / "a.jsonl", "jsonl", "text", name="a.jsonl", part=(5, size)))
 
 
+def test_half_a_surrogate_pair_in_json_becomes_the_replacement_character(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"text": "a\ud83d b \ud83c\udf89"}')
+    assert texts(tmp_path, path="a.jsonl") == [("a.jsonl:1", "a\ufffd b 🎉")]
+
+
 def test_truncated_files_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a" * 1000]}), tmp_path / "t.parquet")
     whole = (tmp_path / "t.parquet").read_bytes()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gigafactory.data import dedupe, inspect, readers, shards, split
 from gigafactory.data.batches import Corpus, Split
@@ -68,7 +69,9 @@ class _Read:
     documents: int = 0
     characters: int = 0
     names: list[str] = field(default_factory=list)
-    records: list[tuple] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    hashes: list[tuple[int, int]] = field(default_factory=list)
+    signatures: list[NDArray[np.uint16]] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     flaws: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
@@ -117,11 +120,13 @@ def _read_one(found: _Read, name: str, file: str, text: str) -> None:
     for flaw, count in inspect.flaws(text).items():
         found.flaws[flaw][file] += count
     if text.strip():
-        raw = text.encode("utf-8", "surrogatepass")
+        raw = text.encode()
         found.documents += 1
         found.characters += len(text)
         found.names.append(name)
-        found.records.append((0, len(raw), 0, 0, dedupe.content_hash(raw), dedupe.signature(raw)))
+        found.sizes.append(len(raw))
+        found.hashes.append(dedupe.content_hash(raw))
+        found.signatures.append(dedupe.signatures([raw])[0])
 
 
 def _text_findings(found: _Read) -> Iterator[Finding]:
@@ -170,9 +175,10 @@ def _places(counts: Counter[str]) -> tuple[str, ...]:
 
 
 def _duplicate_findings(found: _Read, deduplicate: bool) -> Iterator[Finding]:
-    if not found.records:
+    if not found.sizes:
         return
-    records = np.array(found.records, shards.SIGNED_DOCUMENT)
+    records = np.zeros(len(found.sizes), shards.SIGNED_DOCUMENT)
+    records["bytes"], records["hash"], records["signature"] = found.sizes, found.hashes, found.signatures
     duplicates = split.find_duplicates(records)
     for kind, original in (("exact", duplicates.exact), ("near", duplicates.near)):
         again = np.flatnonzero(original >= 0)

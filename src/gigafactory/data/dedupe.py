@@ -1,4 +1,4 @@
-"""Exact and near-duplicate documents, by hashes alone: deterministic, vectorised, 272 bytes per document.
+"""Exact and near-duplicate documents, by hashes alone: deterministic, vectorised, 256 bytes per document.
 
 Near-duplicates: one-permutation MinHash (Li, Owen & Zhang 2012) over shingles of 5 words, empty bins filled from the
 next full one (Shrivastava & Li 2014), candidates by banding, accepted when the signatures agree in 80 % of their bins.
@@ -7,6 +7,7 @@ next full one (Shrivastava & Li 2014), candidates by banding, accepted when the 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ _BAND = 4  # uint16 values per band: one 64-bit key
 
 _BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 _INVERSE = pow(_BASE, -1, 1 << 64)
+_EMPTY = np.iinfo(np.uint64).max
 _CHUNK = 1 << 16  # words hashed at once: their bytes stay in the cache
 
 # Letters are lower-cased, bytes of multi-byte characters are letters, everything else separates words.
@@ -40,21 +42,23 @@ def content_hash(text: bytes) -> tuple[int, int]:
 
 def word_hashes(text: bytes) -> U64:
     """A 64-bit hash of each word, case and punctuation ignored. Returns [words]."""
+    return _words(text)[0]
+
+
+def _words(text: bytes) -> tuple[U64, NDArray[np.int64]]:
+    """Hash of each word and the byte that it begins at. Each [words]."""
     folded = _FOLD[np.frombuffer(text, np.uint8)]
     letter = folded != 0
     if not letter.any():
-        return np.empty(0, np.uint64)
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
     before = np.concatenate([[False], letter[:-1]])
     starts = np.flatnonzero(letter & (~before | _IDEOGRAPH[folded]))
     ends = np.flatnonzero(letter & np.concatenate([~letter[1:], [True]])) + 1
     if ends.size != starts.size:  # an ideograph ends where the next word starts
-        ends = np.minimum(
-            ends[np.searchsorted(ends, starts, side="right")], np.concatenate([starts[1:], [folded.size]])
-        )
-    hashes = [
-        _range_hashes(folded, starts[i : i + _CHUNK], ends[i : i + _CHUNK]) for i in range(0, starts.size, _CHUNK)
-    ]
-    return np.concatenate(hashes)
+        following = np.concatenate([starts[1:], [folded.size]])
+        ends = np.minimum(ends[np.searchsorted(ends, starts, side="right")], following)
+    chunks = range(0, starts.size, _CHUNK)
+    return np.concatenate([_range_hashes(folded, starts[i : i + _CHUNK], ends[i : i + _CHUNK]) for i in chunks]), starts
 
 
 def _range_hashes(data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64]) -> U64:
@@ -91,22 +95,48 @@ def shingles(words: U64, size: int) -> U64:
     return mix64(out)
 
 
-def signature(text: bytes) -> NDArray[np.uint16]:
-    """MinHash signature of a document. Returns [BINS]; the share of equal bins estimates the Jaccard similarity."""
-    words = word_hashes(text)
-    if not words.size:
-        return np.zeros(BINS, np.uint16)
-    marks = shingles(words, SHINGLE_WORDS)
-    bins = (marks >> np.uint64(57)).astype(np.int64)
-    values = (marks << np.uint64(7)) >> np.uint64(7)  # the 57 bits below the bin
-    lowest = np.full(BINS, np.iinfo(np.uint64).max, np.uint64)
-    np.minimum.at(lowest, bins, values)
-    full = np.zeros(BINS, bool)
-    full[bins] = True
-    place = np.where(np.concatenate([full, full]), np.arange(2 * BINS), 2 * BINS)
-    source = np.minimum.accumulate(place[::-1])[::-1][:BINS]  # the next full bin at or after each, around the circle
+def signatures(texts: Sequence[bytes]) -> NDArray[np.uint16]:
+    """MinHash signature of each document. Returns [documents, BINS]; zeros for one without words.
+
+    The share of equal bins of two documents estimates the Jaccard similarity of their sets of shingles.
+    """
+    lengths = np.fromiter((len(text) + 1 for text in texts), np.int64, len(texts))
+    words, starts = _words(b"\n".join(texts))
+    owner = np.searchsorted(np.cumsum(lengths), starts, side="right")
+    counts = np.bincount(owner, minlength=len(texts))
+    marks, owners = [], []
+    for size in range(1, SHINGLE_WORDS + 1):  # documents of fewer words are one shingle
+        mine = counts == size if size < SHINGLE_WORDS else counts >= size
+        heads = np.arange(words.size - size + 1)
+        heads = heads[mine[owner[heads]] & (owner[heads] == owner[heads + size - 1])] if heads.size else heads
+        if heads.size:
+            runs = np.zeros(heads.size, np.uint64)
+            for place in range(size):
+                runs = runs * np.uint64(_BASE) + words[heads + place]
+            marks.append(mix64(runs))
+            owners.append(owner[heads])
+    out = np.zeros((len(texts), BINS), np.uint16)
+    if marks:
+        known = np.flatnonzero(counts)
+        out[known] = _densify(_lowest(np.concatenate(marks), np.concatenate(owners), len(texts))[known])
+    return out
+
+
+def _lowest(marks: U64, owners: NDArray[np.int64], documents: int) -> U64:
+    """Smallest value of each bin: the upper 7 bits of a mark are its bin, the rest its value. [documents, BINS]."""
+    lowest = np.full(documents * BINS, _EMPTY, np.uint64)
+    bins = owners * BINS + (marks >> np.uint64(57)).astype(np.int64)
+    np.minimum.at(lowest, bins, marks & np.uint64((1 << 57) - 1))
+    return lowest.reshape(documents, BINS)
+
+
+def _densify(lowest: U64) -> NDArray[np.uint16]:
+    """Fill empty bins from the next full one around the circle, marked by the distance. Same shape."""
+    full = lowest != _EMPTY
+    place = np.where(np.concatenate([full, full], 1), np.arange(2 * BINS), 2 * BINS)
+    source = np.minimum.accumulate(place[:, ::-1], axis=1)[:, ::-1][:, :BINS]
     distance = (source - np.arange(BINS)).astype(np.uint64)
-    return mix64(lowest[source % BINS] + distance * np.uint64(_BASE)).astype(np.uint16)
+    return mix64(np.take_along_axis(lowest, source % BINS, 1) + distance * np.uint64(_BASE)).astype(np.uint16)
 
 
 def exact_duplicates(hashes: U64) -> NDArray[np.int64]:

@@ -114,7 +114,16 @@ def _jsonl(path: Path, text_field: str, name: str, part: Slice | None) -> Iterat
                 else f"only {', '.join(map(repr, record)) or 'nothing'}"
             )
             raise UserError(f"{name}: line {number}: text_field = {text_field!r} must be a string there, got {got}")
-        yield number, record[text_field]
+        yield number, _whole(record[text_field])
+
+
+def _whole(text: str) -> str:
+    """JSON can escape half a surrogate pair, which no text has: it becomes U+FFFD."""
+    try:
+        text.encode()
+        return text
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _line_number(path: Path, at: int) -> int:

@@ -18,7 +18,6 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +34,15 @@ SIGNED_DOCUMENT = np.dtype([*_FIELDS, ("signature", "<u2", (dedupe.BINS,))])
 """tokens: with the end token. bytes: of UTF-8 text. file: number in the unit. row: line or row in that file."""
 
 _BATCH_BYTES = 4 << 20  # text encoded at once
+_BATCH_DOCUMENTS = 4096
 _PARALLEL_BYTES = {
     True: 64 << 20,
     False: 8 << 20,
 }  # bytes tokenizer or not: below this a process costs more than it saves
 
 Say = Callable[[str], None]
+Entry = tuple[int, int, str]
+"""Number of the file in the unit, line or row in the file, text."""
 
 
 @dataclass(frozen=True)
@@ -159,39 +161,24 @@ def _work(
 def write_shard(unit: Unit, tokenizer: Tokenizer, folder: Path, *, signatures: bool) -> Shard:
     """Tokenise one unit and write its three files. Documents without a visible character are counted and left out."""
     dtype = token_dtype(tokenizer.vocab)
-    records: list[tuple] = []
-    digest, tokens, empty = hashlib.sha256(), 0, 0
+    tables = [np.zeros(0, SIGNED_DOCUMENT if signatures else DOCUMENT)]
+    digest, tokens, documents = hashlib.sha256(), 0, 0
+    end = np.array([tokenizer.end_id] if unit.ends_document else [], dtype)
     target = tokens_path(folder, unit.key)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    end = np.array([tokenizer.end_id] if unit.ends_document else [], dtype)
-
-    def flush(file: BinaryIO, batch: list[tuple[int, int, str]]) -> None:
-        nonlocal tokens
-        for (number, row, text), ids in zip(
-            batch, tokenizer.encode_arrays([text for _, _, text in batch]), strict=True
-        ):
-            raw = text.encode("utf-8", "surrogatepass")
-            data = np.concatenate([ids.astype(dtype, copy=False), end])
-            file.write(data.data)
-            digest.update(data.data)
-            tokens += data.size
-            record = (data.size, len(raw), number, row, dedupe.content_hash(raw))
-            records.append((*record, dedupe.signature(raw)) if signatures else record)
-
     try:
         with disk_errors(folder), open(temporary, "wb") as file:
-            batch: list[tuple[int, int, str]] = []
-            size = 0
-            for number, row, text in _texts(unit):
-                if not text.strip():
-                    empty += 1
+            for batch in _batches(unit):
+                documents += len(batch)
+                batch = [entry for entry in batch if entry[2].strip()]
+                if not batch:
                     continue
-                batch.append((number, row, text))
-                size += len(text)
-                if size >= _BATCH_BYTES:
-                    flush(file, batch)
-                    batch, size = [], 0
-            flush(file, batch)
+                ids, table = _encode(batch, tokenizer, end, tables[0].dtype)
+                data = np.concatenate(ids, dtype=dtype, casting="unsafe")
+                file.write(data.data)
+                digest.update(data.data)
+                tokens += data.size
+                tables.append(table)
             file.flush()
             os.fsync(file.fileno())
         with disk_errors(folder):
@@ -199,20 +186,48 @@ def write_shard(unit: Unit, tokenizer: Tokenizer, folder: Path, *, signatures: b
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+    records = np.concatenate(tables)
     index = io.BytesIO()
-    np.save(index, np.array(records, SIGNED_DOCUMENT if signatures else DOCUMENT), allow_pickle=False)
+    np.save(index, records, allow_pickle=False)
     write_atomic(documents_path(folder, unit.key), index.getbuffer())
-    text_bytes = sum(record[1] for record in records)
     index_sha256 = hashlib.sha256(index.getbuffer()).hexdigest()
+    text_bytes, empty = int(records["bytes"].sum()), documents - len(records)
     shard = Shard(unit.key, tokens, text_bytes, len(records), empty, digest.hexdigest(), index_sha256)
     write_atomic(folder / f"{unit.key}.json", json.dumps(asdict(shard)).encode())
     return shard
 
 
-def _texts(unit: Unit) -> Iterator[tuple[int, int, str]]:
+def _encode(
+    batch: list[Entry], tokenizer: Tokenizer, end: NDArray[np.integer], index_dtype: np.dtype
+) -> tuple[list[NDArray[np.integer]], NDArray[np.void]]:
+    """Token arrays in writing order (each document, then the end), and the documents' records."""
+    texts = [text for _, _, text in batch]
+    raw = [text.encode() for text in texts]
+    ids = tokenizer.encode_arrays(texts)
+    table = np.zeros(len(batch), index_dtype)
+    table["tokens"] = [array.size + end.size for array in ids]
+    table["bytes"] = [len(each) for each in raw]
+    table["file"] = [number for number, _, _ in batch]
+    table["row"] = [row for _, row, _ in batch]
+    table["hash"] = [dedupe.content_hash(each) for each in raw]
+    if "signature" in (index_dtype.names or ()):
+        table["signature"] = dedupe.signatures(raw)
+    return [part for array in ids for part in (array, end)], table
+
+
+def _batches(unit: Unit) -> Iterator[list[Entry]]:
+    """The unit's documents, as many at once as are encoded together."""
+    batch: list[Entry] = []
+    size = 0
     for number, file in enumerate(unit.files):
         for row, text in readers.read(file.path, file.kind, unit.text_field, name=file.name, part=unit.part):
-            yield number, row, text
+            batch.append((number, row, text))
+            size += len(text)
+            if size >= _BATCH_BYTES or len(batch) >= _BATCH_DOCUMENTS:
+                yield batch
+                batch, size = [], 0
+    if batch:
+        yield batch
 
 
 _worker: tuple[Tokenizer, Path, bool]

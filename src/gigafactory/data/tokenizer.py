@@ -69,10 +69,10 @@ class ByteTokenizer:
     fingerprint = hashlib.sha256(b"gigafactory bytes 1").hexdigest()
 
     def encode(self, text: str, *, special: bool = False) -> list[int]:
-        return [byte + _BYTE_OFFSET for byte in text.encode("utf-8", "surrogatepass")]
+        return [byte + _BYTE_OFFSET for byte in text.encode("utf-8", "replace")]
 
     def encode_arrays(self, texts: Sequence[str]) -> list[NDArray[np.integer]]:
-        raw = (np.frombuffer(text.encode("utf-8", "surrogatepass"), np.uint8) for text in texts)
+        raw = (np.frombuffer(text.encode(), np.uint8) for text in texts)
         return [data.astype(np.uint16) + np.uint16(_BYTE_OFFSET) for data in raw]
 
     def decode(self, ids: Iterable[int]) -> str:
