@@ -1,5 +1,6 @@
 """Adapters: nothing at first, gradients of their own, and merged weights that are base plus update."""
 
+import functools
 from typing import Any
 
 import jax
@@ -22,8 +23,10 @@ ALL = LoraSection(rank=3, alpha=6.0, targets=("wq", "wk", "wv", "wo", "w_gate", 
 TOKENS = jnp.array([[1, 5, 9, 30, 2, 7]], jnp.int32)
 
 
+@functools.cache
 def setting(cfg: ModelConfig, section: LoraSection = ALL) -> tuple[Any, Any]:
-    return initialize(parameter_spec(cfg), 0), initialize(lora_spec(cfg, section), 1)
+    """Base parameters and fresh adapters."""
+    return jax.jit(lambda: (initialize(parameter_spec(cfg), 0), initialize(lora_spec(cfg, section), 1)))()
 
 
 def trained(adapters: Any) -> Any:
