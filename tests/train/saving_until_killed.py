@@ -18,7 +18,8 @@ import numpy as np
 
 from gigafactory.train.checkpoint import Checkpointer
 
-OPERATIONS = ("open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.truncate")
+OPERATIONS = ("open", "os.mkdir", "os.rename")
+REMOVALS = ("os.remove", "os.rmdir")  # of bare names inside an open directory
 
 
 def state_of(step: int) -> dict[str, Any]:
@@ -32,7 +33,7 @@ def kill_at(operation: int, directory: str) -> None:
 
     def count(event: str, args: tuple[Any, ...]) -> None:
         nonlocal left
-        if event in OPERATIONS and directory in str(args[0]):
+        if event in REMOVALS or (event in OPERATIONS and directory in str(args[0])):
             left -= 1
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)

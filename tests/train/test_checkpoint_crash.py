@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from saving_until_killed import state_of
 
-from gigafactory.train.checkpoint import newest_verified, restore_numpy, step_of
+from gigafactory.train.checkpoint import checkpoints, newest_verified, restore_numpy, step_of
 
 
 class Saver:
@@ -40,17 +40,15 @@ class Saver:
         self._read_until("ended")
 
     def check(self) -> None:
-        """The newest checkpoint is at least the last acknowledged one, and is the state of its step."""
-        path = newest_verified(self.directory, pytest.fail)
-        if path is None:
-            assert self.acknowledged == -1
-            return
-        assert step_of(path) >= self.acknowledged
-        tree, meta = restore_numpy(path)
-        expected = state_of(step_of(path))
-        assert meta == {"step": step_of(path)}
-        for name, array in expected["params"].items():
-            np.testing.assert_array_equal(tree["params"][name], array)
+        """The newest checkpoint is at least the last acknowledged one, and each holds the state of its step."""
+        newest = newest_verified(self.directory, pytest.fail)
+        assert (step_of(newest) if newest else -1) >= self.acknowledged
+        for path in checkpoints(self.directory):
+            tree, meta = restore_numpy(path)
+            expected = state_of(step_of(path))
+            assert meta == {"step": step_of(path)}
+            for name, array in expected["params"].items():
+                np.testing.assert_array_equal(tree["params"][name], array)
 
     def close(self) -> None:
         self._process.communicate()
