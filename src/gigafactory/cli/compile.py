@@ -15,7 +15,7 @@ from gigafactory.factory.cluster import ClusterSection
 from gigafactory.factory.load import load_factory
 from gigafactory.layout import AXES
 from gigafactory.report import format as fmt
-from gigafactory.train.aot import AheadOfTime, compile_ahead
+from gigafactory.train.aot import AheadOfTime, compile_ahead, widened_layout
 from gigafactory.train.hlo import Traffic, traffic
 
 SMALL = 1e-4  # share of all bytes sent below which a kind of collective is not given a line of its own
@@ -36,6 +36,7 @@ def compile(
     and every collective with its bytes and replica groups.
     """
     factory = load_factory(file, sets or ())
+    widened_layout(factory.layout, devices)  # a mistake in --devices is not one in the file
     try:
         result = compile_ahead(factory, devices)
     except UserError as error:
