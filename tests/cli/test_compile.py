@@ -121,7 +121,7 @@ def test_json_is_all_of_it(
     [
         (
             ("--devices", "9"),
-            "small.toml: --devices: must be a multiple of layout.stage x expert x context x model = 2",
+            "error: --devices: must be a multiple of layout.stage x expert x context x model = 2, got 9",
         ),
         (("--devices", "0"), "Invalid value for '--devices': Input should be greater than or equal to 1"),
         (("--set", "train.batch_rows=5"), "small.toml: train.batch_rows: a micro-batch of 5 rows"),
