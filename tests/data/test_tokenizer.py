@@ -82,6 +82,15 @@ def test_saved_and_loaded_it_is_the_same(tokenizer: Tokenizer, tmp_path: Path) -
     assert again.encode("dog ü") == tokenizer.encode("dog ü")
 
 
+def test_what_is_saved_is_what_hugging_face_reads(bpe: Tokenizer, tmp_path: Path) -> None:
+    from transformers import PreTrainedTokenizerFast
+
+    bpe.save(tmp_path / "tokenizer.json")
+    theirs = PreTrainedTokenizerFast.from_pretrained(tmp_path)
+    assert theirs.encode("dog ü", add_special_tokens=False) == bpe.encode("dog ü")
+    assert (theirs.eos_token_id, theirs.pad_token_id) == (bpe.end_id, bpe.pad_id)
+
+
 def test_training_is_deterministic_and_other_text_gives_another_fingerprint(bpe: Tokenizer, tmp_path: Path) -> None:
     assert train_bpe(320, TEXTS, tmp_path / "a.json").fingerprint == bpe.fingerprint
     assert train_bpe(320, TEXTS[:1], tmp_path / "b.json").fingerprint != bpe.fingerprint

@@ -86,12 +86,15 @@ def check(
     """
     found = _read_all(section, base_dir, progress or (lambda _: None))
     findings = [*_text_findings(found), *_duplicate_findings(found, section.deduplicate)]
-    summary = [f"{found.files} files, {found.documents} documents, {found.characters / 1e6:.2f} million characters"]
+    summary = [
+        f"{_count(found.files, 'file')}, {_count(found.documents, 'document')},"
+        f" {found.characters / 1e6:.2f} million characters"
+    ]
     if not found.errors and found.documents:
         corpus = prepare(section, base_dir, progress=progress)
         for part in (corpus.train, corpus.validation):
             summary.append(
-                f"{part.name}: {part.tokens} tokens of {part.documents} documents,"
+                f"{part.name}: {part.tokens} tokens of {_count(part.documents, 'document')},"
                 f" {part.bytes_per_token:.3f} bytes per token"
             )
         findings += _corpus_findings(corpus, cache_folder(section, base_dir), train, vocab)
@@ -131,19 +134,28 @@ def _read_one(found: _Read, name: str, file: str, text: str) -> None:
 
 def _text_findings(found: _Read) -> Iterator[Finding]:
     if found.errors:
-        yield Finding("ruinous", f"{len(found.errors)} files cannot be read", "put them right", tuple(found.errors))
-    if not found.documents:
+        yield Finding(
+            "ruinous",
+            f"{_count(len(found.errors), 'file')} cannot be read",
+            "put right or leave out with exclude",
+            tuple(found.errors),
+        )
+    if not found.documents and not found.errors:
         yield Finding("ruinous", "no text at all", "the files that were found are empty")
     if found.skipped:
-        what = f"{len(found.skipped)} files are of no known text format and are not read"
+        what = f"{_count(len(found.skipped), 'file')} of no known text format not read"
         yield Finding("note", what, "name them with include if they are text", tuple(found.skipped))
     often = found.characters / 1000  # more than one in a thousand characters is what a model learns to write
     for flaw, what, advice in (
-        ("control", "control characters", "binary data or terminal logs: clean them or leave them out with exclude"),
-        ("mojibake", "characters encoded twice (cafÃ©)", "decode once more: text.encode('cp1252').decode('utf-8')"),
+        ("control", "control character", "binary data or terminal logs: clean them or leave them out with exclude"),
+        (
+            "mojibake",
+            "doubly encoded character",
+            "as in cafÃ©; decode once more: text.encode('cp1252').decode('utf-8')",
+        ),
         (
             "replacement",
-            "replacement characters U+FFFD",
+            "replacement character",
             "the text was decoded wrongly before: take it from its source again",
         ),
     ):
@@ -151,23 +163,34 @@ def _text_findings(found: _Read) -> Iterator[Finding]:
         if count:
             level: Level = "ruinous" if count > often else "warning"
             yield Finding(
-                level, f"{count} {what} in {len(found.flaws[flaw])} files", advice, _places(found.flaws[flaw])
+                level,
+                f"{_count(count, what)} in {_count(len(found.flaws[flaw]), 'file')}",
+                advice,
+                _places(found.flaws[flaw]),
             )
     for flaw, what, advice in (
-        ("empty", "empty documents", "they are left out"),
+        ("empty", "empty document", "left out"),
         (
             "long_line",
-            f"lines of more than {inspect.LONG_LINE} characters",
-            "tables, minified code or data? leave them out with exclude",
+            "overlong line",
+            f"over {inspect.LONG_LINE} characters: tables, minified code or data? leave them out with exclude",
         ),
-        ("blob", "runs of encoded data (base64)", "a model cannot learn them: take them out"),
+        ("blob", "run of encoded data", "a model learns nothing from base64: take it out"),
     ):
         count = found.flaws[flaw].total()
         if count:
             level = "note" if flaw == "empty" else "warning"
             yield Finding(
-                level, f"{count} {what} in {len(found.flaws[flaw])} files", advice, _places(found.flaws[flaw])
+                level,
+                f"{_count(count, what)} in {_count(len(found.flaws[flaw]), 'file')}",
+                advice,
+                _places(found.flaws[flaw]),
             )
+
+
+def _count(number: int, what: str) -> str:
+    """1 file, 2 files."""
+    return f"{number} {what}" + ("" if number == 1 else "s")
 
 
 def _places(counts: Counter[str]) -> tuple[str, ...]:
@@ -186,9 +209,11 @@ def _duplicate_findings(found: _Read, deduplicate: bool) -> Iterator[Finding]:
             continue
         share = records["bytes"][again].sum() / records["bytes"].sum()
         level: Level = "note" if deduplicate else "ruinous" if share > 0.1 else "warning"
-        advice = "they are left out" if deduplicate else "set data.deduplicate = true"
+        advice = "left out" if deduplicate else "set data.deduplicate = true"
         places = tuple(f"{found.names[i]} repeats {found.names[original[i]]}" for i in again)
-        yield Finding(level, f"{again.size} {kind} duplicates, {100 * share:.1f} % of the text", advice, places)
+        yield Finding(
+            level, f"{_count(again.size, kind + ' duplicate')}, {100 * share:.1f} % of the text", advice, places
+        )
 
 
 def _corpus_findings(corpus: Corpus, cache: Path, train: TrainSection, vocab: int) -> Iterator[Finding]:
@@ -196,7 +221,9 @@ def _corpus_findings(corpus: Corpus, cache: Path, train: TrainSection, vocab: in
     kept = [Shard(**entry) for entry in manifest["shards"]] if manifest else []
     bad = [str(shards.tokens_path(cache / "shards", s.key)) for s in kept if shards.damaged(cache / "shards", s)]
     if bad:
-        yield Finding("ruinous", f"{len(bad)} token shards are damaged", "delete them, they are made again", tuple(bad))
+        yield Finding(
+            "ruinous", f"{_count(len(bad), 'token shard')} damaged", "delete, they are made again", tuple(bad)
+        )
     try:
         check_vocab(corpus, vocab)
     except UserError as error:

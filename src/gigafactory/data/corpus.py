@@ -26,14 +26,18 @@ from gigafactory.data.files import exclusive, make_folder, remove_temporaries, s
 from gigafactory.data.readers import read
 from gigafactory.data.shards import Say, Shard
 from gigafactory.data.sources import SourceFile, list_files
-from gigafactory.data.tokenizer import Tokenizer, bpe_size, load_tokenizer, train_bpe
+from gigafactory.data.tokenizer import Tokenizer, bpe_size, load_tokenizer, tokenizer_file, train_bpe
 from gigafactory.data.units import FORMAT, units
 from gigafactory.errors import UserError
 from gigafactory.factory.training import DataSection
 
 __all__ = ["Corpus", "check_vocab", "prepare"]
 
-_BESIDE = ("pieces.npy", "tokenizer.json")  # files beside the manifest that it holds the SHA-256 of
+_BESIDE = (
+    "pieces.npy",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)  # files beside the manifest that it holds the SHA-256 of
 _BPE_TEXT_BYTES = 100 << 20  # more text does not change a vocabulary much
 
 
@@ -83,7 +87,14 @@ def corpus_key(section: DataSection, base_dir: Path) -> str:
     asked = section.model_dump(exclude={"cache", "workers", "document_mask"}, mode="json")
     for source in asked["sources"]:
         source.pop("weight")
-    text = json.dumps([FORMAT, str(base_dir.resolve()), asked], sort_keys=True)
+    named = (
+        []
+        if section.tokenizer == "bytes" or bpe_size(section.tokenizer)
+        else [tokenizer_file(section.tokenizer, base_dir)]
+    )
+    beside = [path.with_name("tokenizer_config.json") for path in named]
+    used = [sha256_file(path) for path in (*named, *beside) if path.is_file()]
+    text = json.dumps([FORMAT, str(base_dir.resolve()), asked, used], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -112,7 +123,10 @@ def _current(folder: Path, cache: Path, files: Sequence[Sequence[SourceFile]]) -
     if any(shards.finished(cache / "shards", shard.key, item_bytes) != shard for shard in kept):
         return None
     try:
-        whole = all(hashlib.sha256((folder / name).read_bytes()).hexdigest() == manifest[name] for name in _BESIDE)
+        whole = all(
+            hashlib.sha256((folder / name).read_bytes()).hexdigest() == hash
+            for name, hash in manifest["beside"].items()
+        )
     except OSError:
         return None
     return manifest if whole else None
@@ -164,7 +178,7 @@ def _build(
         "units": [[[str(file.path) for file in unit.files], unit.part] for unit in every],
         "totals": [[asdict(total) for total in source] for source in totals],
         "dropped": dropped,
-        **{name: sha256_file(folder / name) for name in _BESIDE},
+        "beside": {name: sha256_file(folder / name) for name in _BESIDE if (folder / name).is_file()},
     }
     write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     return manifest
@@ -194,7 +208,9 @@ def _tokenizer(
         size,
         [[source.text_field, *(hashes[f.path] for f in fs)] for source, fs in zip(section.sources, files, strict=True)],
     ]
-    path = cache / "tokenizers" / f"bpe-{size}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}.json"
+    path = (
+        cache / "tokenizers" / f"bpe-{size}-{hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]}/tokenizer.json"
+    )
     if path.is_file():
         return load_tokenizer(str(path))
     make_folder(path.parent)
@@ -285,7 +301,11 @@ def _open(section: DataSection, base_dir: Path, cache: Path, folder: Path, manif
                 weights,
             )
         )
-    what = [tokenizer.fingerprint, manifest["pieces.npy"], [entry["tokens_sha256"] for entry in manifest["shards"]]]
+    what = [
+        tokenizer.fingerprint,
+        manifest["beside"]["pieces.npy"],
+        [entry["tokens_sha256"] for entry in manifest["shards"]],
+    ]
     fingerprint = hashlib.sha256(json.dumps(what).encode()).hexdigest()
     names = tuple(source.package or source.path or source.hf_dataset or "" for source in section.sources)
     return Corpus(tokenizer, parts[0], parts[1], section.document_mask, fingerprint, folder, names)

@@ -55,11 +55,10 @@ def decode(data: bytes, name: str) -> str:
         line = data.count(b"\n", 0, error.start) + 1
         if b"\0" in data[:4096] and data[:2] not in _BOMS:
             raise UserError(f"{name}: a binary file, not text: leave it out with exclude") from None
-        advice = (
-            f"iconv -f {'UTF-16' if encoding == 'UTF-16' else 'WINDOWS-1252'} -t UTF-8, or leave it out with exclude"
-        )
+        source = "UTF-16" if encoding == "UTF-16" else "WINDOWS-1252"
         raise UserError(
-            f"{name}: line {line}: not UTF-8 (byte {error.start}); it looks like {encoding}: {advice}"
+            f"{name}: line {line}: not UTF-8 (byte {error.start}); it looks like {encoding}:"
+            f" convert it with iconv -f {source} -t UTF-8, or leave it out with exclude"
         ) from None
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
@@ -102,9 +101,13 @@ def _jsonl(path: Path, text_field: str, name: str, part: Slice | None) -> Iterat
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{name}: line {number}: not valid JSON: {error}") from None
+            record = json.loads(line.rstrip(b"\r\n"))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{name}: line {number}: not valid JSON: {error.msg} (column {error.colno})") from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{name}: line {number}: not UTF-8 (byte {error.start} of the line)") from None
+        except RecursionError:
+            raise UserError(f"{name}: line {number}: nested too deeply") from None
         if not isinstance(record, dict):
             raise UserError(f"{name}: line {number}: must be a JSON object, got {type(record).__name__}")
         if not isinstance(record.get(text_field), str):

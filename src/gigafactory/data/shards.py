@@ -117,7 +117,8 @@ def write_shards(
     for key, shard, size in _work(todo, total, tokenizer, tokenizer_file, folder, signatures, workers):
         shards[key] = shard
         done += size
-        say(f"tokenised {done / 1e6:.1f} of {total / 1e6:.1f} MB")
+        if total >= 1e6:
+            say(f"tokenised {done / 1e6:.1f} of {total / 1e6:.1f} MB")
     return [whole for unit in units if (whole := shards[unit.key]) is not None]
 
 

