@@ -49,7 +49,8 @@ def make_optimizer(
     """AdamW (Loshchilov and Hutter, 2019), or Muon for hidden matrices and AdamW for the rest.
 
     spec: tree of ``Param`` leaves, shaped like the parameters. compute_dtype: of Muon's matmuls and of the matrices
-    that it moves between devices. ``update(grads, state, params, factor=f)`` multiplies both learning rates by f.
+    that it moves between devices. ``update(grads, state, params, factor=f, take=t)`` multiplies both learning rates by
+    f; where the boolean t is false the state stays as it is and the returned step is to be thrown away.
     Moments are float32 and sharded like their parameters.
     """
     rules = jax.tree.map(lambda leaf: rule_of(leaf.axes, section), spec, is_leaf=is_param)
@@ -62,20 +63,30 @@ def make_optimizer(
         return OptimizerState(jnp.zeros((), jnp.int32), jax.tree.map(zeros, params), nu)
 
     def update(
-        grads: Tree, state: OptimizerState, params: Tree = None, *, factor: jax.Array | float = 1.0, **_: Any
+        grads: Tree,
+        state: OptimizerState,
+        params: Tree = None,
+        *,
+        factor: jax.Array | float = 1.0,
+        take: jax.Array | bool = True,
+        **_: Any,
     ) -> tuple[Tree, OptimizerState]:
-        steps = state.steps + 1
+        # moments are selected before the step is computed from them: the step then reads the new moments, and XLA
+        # updates them in place instead of keeping copies of the old ones (a third of the time on a CPU)
+        def moment(old: jax.Array, decay: float, new: jax.Array) -> jax.Array:
+            return jnp.where(take, decay * old + (1.0 - decay) * new, old)
+
+        steps = jnp.where(take, state.steps + 1, state.steps)
         unbias1 = 1.0 - section.beta1 ** steps.astype(jnp.float32)
         unbias2 = 1.0 - section.beta2 ** steps.astype(jnp.float32)
 
         def adamw(rule: Rule, g: jax.Array, mu: jax.Array, nu: jax.Array, p: jax.Array) -> tuple[jax.Array, ...]:
-            mu = section.beta1 * mu + (1.0 - section.beta1) * g
-            nu = section.beta2 * nu + (1.0 - section.beta2) * g * g
+            mu, nu = moment(mu, section.beta1, g), moment(nu, section.beta2, g * g)
             direction = (mu / unbias1) / (jnp.sqrt(nu / unbias2) + section.eps)
             return scaled(section.learning_rate, rule, direction, p), mu, nu
 
         def muon(rule: Rule, g: jax.Array, mu: jax.Array, p: jax.Array) -> tuple[jax.Array, jax.Array, None]:
-            mu = section.muon_momentum * mu + (1.0 - section.muon_momentum) * g
+            mu = moment(mu, section.muon_momentum, g)
             nesterov = section.muon_momentum * mu + (1.0 - section.muon_momentum) * g
             return scaled(section.muon_learning_rate, rule, muon_direction(nesterov, compute_dtype), p), mu, None
 
@@ -134,15 +145,14 @@ def apply_gradients(
     if section.clip_norm > 0:
         scale = jnp.minimum(1.0, section.clip_norm / jnp.maximum(norm, 1e-30))
         grads = jax.tree.map(lambda g: g * scale, grads)
-    updates, new_state = optimizer.update(grads, opt_state, params, factor=factor)
+    updates, opt_state = optimizer.update(grads, opt_state, params, factor=factor, take=good)
 
     def keep(new: jax.Array, old: jax.Array) -> jax.Array:
         return jnp.where(good, new, old)
 
-    new_params = jax.tree.map(lambda p, u: keep(p + u, p), params, updates)
+    params = jax.tree.map(lambda p, u: keep(p + u, p), params, updates)
     if ema is not None:
-        steps = new_state.steps.astype(jnp.float32)
+        steps = opt_state.steps.astype(jnp.float32)
         decay = jnp.minimum(section.ema_decay, (1.0 + steps) / (10.0 + steps))
-        ema = jax.tree.map(lambda e, p: keep(e + (1.0 - decay) * (p - e), e), ema, new_params)
-    new_state = jax.tree.map(keep, new_state, opt_state)
-    return new_params, new_state, ema, {"grad_norm": norm, "skipped": ~good}
+        ema = jax.tree.map(lambda e, p: keep(e + (1.0 - decay) * (p - e), e), ema, params)
+    return params, opt_state, ema, {"grad_norm": norm, "skipped": ~good}
