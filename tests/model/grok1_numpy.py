@@ -55,6 +55,7 @@ def logits(
     output_multiplier: float,
     attention_multiplier: float,
     pad_token: int = 0,
+    softcap: float = 30.0,
 ) -> np.ndarray:
     """tokens [B, T] -> logits [B, T, vocab]."""
     weights = {name: np.asarray(value, np.float64) for name, value in tensors.items()}
@@ -67,7 +68,8 @@ def logits(
         for layer in range(layers):
             at = f"transformer/decoder_layer_{layer}"
             normed = [_rms_norm(h, weights[f"{at}/rms_norm/scale"]) for h in stream]
-            mixed = _attention(normed, visible, weights, f"{at}/multi_head_attention", head_dim, attention_multiplier)
+            attention = (weights, f"{at}/multi_head_attention", head_dim, attention_multiplier, softcap)
+            mixed = _attention(normed, visible, *attention)
             stream = [h + _rms_norm(m, weights[f"{at}/rms_norm_1/scale"]) for h, m in zip(stream, mixed, strict=True)]
             for position, h in enumerate(stream):
                 x = _rms_norm(h, weights[f"{at}/rms_norm_2/scale"])
@@ -101,6 +103,7 @@ def _attention(
     at: str,
     head_dim: int,
     multiplier: float,
+    softcap: float,
 ) -> list[np.ndarray]:
     query, key, value = ([x @ weights[f"{at}/{name}/w"] for x in xs] for name in ("query", "key", "value"))
     heads, kv_heads = len(query[0]) // head_dim, len(key[0]) // head_dim
@@ -115,7 +118,7 @@ def _attention(
             scores = []
             for other in range(len(xs)):
                 score = float(q @ _rotate(key[other][of_kv], other)) * multiplier
-                score = 30.0 * math.tanh(score / 30.0)
+                score = softcap * math.tanh(score / softcap)
                 scores.append(score if visible[other] and other <= position else -1e30)
             largest = max(scores)
             powers = [math.exp(score - largest) for score in scores]

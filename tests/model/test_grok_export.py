@@ -13,12 +13,11 @@ import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from tiny import our_logits, random_params
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig, grok_config
-from gigafactory.model.grok import forward, parameter_spec
 from gigafactory.model.grok_export import grok_config_json, load_grok, write_grok
-from gigafactory.model.spec import initialize
 
 TOKENS = np.array([[4, 9, 2, 7, 7, 1, 30, 12], [3, 8, 1, 0, 2, 5, 0, 0]], np.int32)
 
@@ -26,7 +25,7 @@ TOKENS = np.array([[4, 9, 2, 7, 7, 1, 30, 12], [3, 8, 1, 0, 2, 5, 0, 0]], np.int
 def small(**changes: object) -> tuple[ModelConfig, dict]:
     sizes = {"layers": 2, "width": 16, "heads": 4, "kv_heads": 2, "head_dim": 4, "vocab": 33, "experts": 3}
     cfg = grok_config(**{**sizes, "ffn_width": 24, "context": 64, **changes})
-    return cfg, initialize(parameter_spec(cfg), 1)
+    return cfg, random_params(cfg)
 
 
 def engine_parameters(config: dict, dialect: str) -> dict[str, tuple[int, ...]]:
@@ -114,7 +113,7 @@ def test_round_trip_gives_the_same_logits(tmp_path, dialect, tied):
     write_grok(tmp_path / "out", cfg, params, dialect=dialect, dtype="float32")
     again, loaded = load_grok(tmp_path / "out")
     assert again == cfg.model_copy(update={"attention_multiplier": None})
-    before, after = (np.asarray(forward(p, TOKENS, c)) for p, c in ((params, cfg), (loaded, again)))
+    before, after = (our_logits(p, TOKENS, c) for p, c in ((params, cfg), (loaded, again)))
     np.testing.assert_allclose(before, after, atol=1e-5)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from tiny import our_logits, random_params
 from tokenizers import Tokenizer, models
 from transformers import (
     AutoModelForCausalLM,
@@ -19,7 +20,6 @@ from transformers import (
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig, grok_config
-from gigafactory.model.grok import forward, parameter_spec
 from gigafactory.model.huggingface import (
     config_from_huggingface,
     config_to_huggingface,
@@ -28,7 +28,6 @@ from gigafactory.model.huggingface import (
     read_tokenizer,
     write_huggingface,
 )
-from gigafactory.model.spec import initialize
 from gigafactory.model.tensor_files import INDEX_NAME, new_folder, write_shards
 
 TOKENS = np.random.default_rng(0).integers(0, 67, (2, 40)).astype(np.int32)
@@ -60,9 +59,9 @@ def their_logits(model: torch.nn.Module) -> np.ndarray:
         return model.eval()(torch.from_numpy(TOKENS).long()).logits.numpy()
 
 
-def our_logits(folder: Path) -> np.ndarray:
+def loaded_logits(folder: Path) -> np.ndarray:
     cfg, params = load_huggingface(folder)
-    return np.asarray(forward(params, TOKENS, cfg))
+    return our_logits(params, TOKENS, cfg)
 
 
 def random_llama(**changes: object) -> LlamaForCausalLM:
@@ -97,7 +96,7 @@ def llama_folder(tmp_path_factory) -> Path:
 def test_llama_equals_transformers_with_each_rope(tmp_path, rope):
     model = random_llama(rope_parameters=ROPES[rope])
     model.save_pretrained(tmp_path)
-    np.testing.assert_allclose(our_logits(tmp_path), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(loaded_logits(tmp_path), their_logits(model), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +113,7 @@ def test_llama_equals_transformers_with_each_rope(tmp_path, rope):
 def test_llama_equals_transformers_in_its_variants(tmp_path, changes):
     model = random_llama(**changes)
     model.save_pretrained(tmp_path)
-    np.testing.assert_allclose(our_logits(tmp_path), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(loaded_logits(tmp_path), their_logits(model), atol=1e-4)
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -122,7 +121,7 @@ def test_llama_equals_transformers_in_its_variants(tmp_path, changes):
 def test_mixtral_equals_transformers(tmp_path, tied, per_token):
     model = random_mixtral(tie_word_embeddings=tied, num_experts_per_tok=per_token)
     model.save_pretrained(tmp_path)
-    np.testing.assert_allclose(our_logits(tmp_path), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(loaded_logits(tmp_path), their_logits(model), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -130,7 +129,7 @@ def test_half_precision_shards_with_an_index(tmp_path, dtype):
     random_llama().to(dtype).save_pretrained(tmp_path, max_shard_size="10KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
-    np.testing.assert_allclose(our_logits(tmp_path), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(loaded_logits(tmp_path), their_logits(model), atol=1e-4)
 
 
 def our_model(**changes: object) -> tuple[ModelConfig, dict]:
@@ -146,7 +145,7 @@ def our_model(**changes: object) -> tuple[ModelConfig, dict]:
         **changes,
     }
     cfg = ModelConfig.model_validate(fields)
-    return cfg, initialize(parameter_spec(cfg), 0)
+    return cfg, random_params(cfg)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +168,7 @@ def test_what_we_write_transformers_reads(tmp_path, changes):
     model, told = AutoModelForCausalLM.from_pretrained(tmp_path / "out", output_loading_info=True, dtype=torch.float32)
     assert not told["missing_keys"]
     assert not told["unexpected_keys"]
-    np.testing.assert_allclose(np.asarray(forward(params, TOKENS, cfg)), their_logits(model), atol=1e-4)
+    np.testing.assert_allclose(our_logits(params, TOKENS, cfg), their_logits(model), atol=1e-4)
     again, loaded = load_huggingface(tmp_path / "out")
     assert again == cfg
     for name, value in params["layers"].items():

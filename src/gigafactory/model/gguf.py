@@ -5,6 +5,7 @@ Format: github.com/ggml-org/ggml docs/gguf.md; block layouts: ggml-common.h. Lit
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,8 @@ from gigafactory.model.rope import rope_frequencies
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
 _LENGTH = struct.Struct("<Q")
+# what reading nonsense ends in
+_DAMAGE = (struct.error, LookupError, ValueError, TypeError, ArithmeticError, RecursionError)
 
 
 class TensorInfo(NamedTuple):
@@ -48,10 +51,8 @@ class Gguf(Mapping[str, np.ndarray]):
             raise UserError(f"{path}: cannot be read ({error})") from error
         try:
             self.metadata, self._infos = _header(self._data)
-        except (struct.error, UnicodeDecodeError, KeyError, IndexError, OverflowError) as error:
-            raise UserError(f"{path}: damaged GGUF header ({error!r})") from error
-        except ValueError as error:
-            raise UserError(f"{path}: {error}") from error
+        except _DAMAGE as error:
+            raise UserError(f"{path}: damaged GGUF header ({_one_line(error)})") from error
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self._infos[name].shape
@@ -62,10 +63,9 @@ class Gguf(Mapping[str, np.ndarray]):
             supported = ", ".join(kind.name for kind in _KINDS.values())
             raise UserError(f"{self.path}: tensor {name}: ggml type {info.kind} is not one of {supported}")
         kind = _KINDS[info.kind]
-        numbers = int(np.prod(info.shape, dtype=np.int64))
-        if info.shape[-1] % kind.numbers:
-            raise UserError(f"{self.path}: tensor {name}: rows of {info.shape[-1]} are no whole {kind.name} blocks")
-        blocks = numbers // kind.numbers
+        if not info.shape or info.shape[-1] % kind.numbers:
+            raise UserError(f"{self.path}: tensor {name}: {list(info.shape)} has no rows of whole {kind.name} blocks")
+        blocks = math.prod(info.shape) // kind.numbers
         if info.start + blocks * kind.bytes > len(self._data):
             raise UserError(f"{self.path}: cut short: tensor {name} ends beyond the file's {len(self._data)} bytes")
         raw = np.frombuffer(self._data, np.uint8, blocks * kind.bytes, info.start).reshape(blocks, kind.bytes)
@@ -134,12 +134,12 @@ _KINDS = {
 
 
 def _header(data: mmap.mmap) -> tuple[dict[str, Any], dict[str, TensorInfo]]:
-    """Metadata and tensor places. ValueError says what kind of file it is instead."""
+    """Metadata and tensor places; one of _DAMAGE when the bytes make no sense."""
     if data[:4] != b"GGUF":
-        raise ValueError("not a GGUF file (it does not start with GGUF)")
+        raise ValueError("it does not start with GGUF")
     version, tensors, pairs = struct.unpack_from("<IQQ", data, 4)
     if version not in (2, 3):
-        raise ValueError(f"GGUF version must be 2 or 3, got {version}")
+        raise ValueError(f"the version must be 2 or 3, got {version}")
     position = 24
     metadata: dict[str, Any] = {}
     for _ in range(pairs):
@@ -219,8 +219,18 @@ def load_gguf(file: Gguf) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def config_from_gguf(file: Gguf) -> ModelConfig:
-    """Our configuration from the metadata; UserError for another architecture or a missing field."""
-    where, metadata = str(file.path), file.metadata
+    """Our configuration from the metadata; UserError for another architecture or a missing or senseless field."""
+    try:
+        return _config(file, str(file.path), file.metadata)
+    except _DAMAGE as error:
+        raise UserError(f"{file.path}: damaged GGUF metadata ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return repr(error).splitlines()[0][:200]
+
+
+def _config(file: Gguf, where: str, metadata: Mapping[str, Any]) -> ModelConfig:
     architecture = metadata.get("general.architecture")
     if architecture != "llama":
         raise UserError(f"{where}: general.architecture: must be llama, got {architecture}")
@@ -234,7 +244,8 @@ def config_from_gguf(file: Gguf) -> ModelConfig:
     heads, width = field("attention.head_count"), field("embedding_length")
     head_dim = field("attention.key_length", width // heads)
     if field("rope.dimension_count", head_dim) != head_dim:
-        raise UserError(f"{where}: llama.rope.dimension_count: must be the head size {head_dim}, got another")
+        given = field("rope.dimension_count")
+        raise UserError(f"{where}: llama.rope.dimension_count: must be the head size {head_dim}, got {given}")
     if _OUTER["embed"] not in file:
         raise UserError(f"{where}: missing tensors: {_OUTER['embed']}")
     experts = field("expert_count", 0)

@@ -31,13 +31,16 @@ def tokenizer_from_metadata(metadata: Mapping[str, Any]) -> Tokenizer:
     model = metadata.get("tokenizer.ggml.model")
     if model != "gpt2":
         raise UserError(f"tokenizer.ggml.model: must be gpt2 (byte-level BPE), got {model}")
-    tokens = metadata["tokenizer.ggml.tokens"]
-    merges = [tuple(pair.split(" ", 1)) for pair in metadata["tokenizer.ggml.merges"]]
     pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
-    tokenizer = Tokenizer(
-        BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=merges, ignore_merges=pre in _LLAMA3)
-    )
-    tokenizer.pre_tokenizer = _splitter(pre, bool(metadata.get("tokenizer.ggml.add_space_prefix", False)))
+    splitter = _splitter(pre, bool(metadata.get("tokenizer.ggml.add_space_prefix", False)))
+    tokens = metadata.get("tokenizer.ggml.tokens", [])
+    merges = [tuple(pair.split(" ", 1)) for pair in metadata.get("tokenizer.ggml.merges", [])]
+    ids = {token: number for number, token in enumerate(tokens)}
+    try:
+        tokenizer = Tokenizer(BPE(vocab=ids, merges=merges, ignore_merges=pre in _LLAMA3))
+    except Exception as error:  # the library raises bare Exception
+        raise UserError(f"tokenizer.ggml.merges: do not fit tokenizer.ggml.tokens ({error})") from error
+    tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = ByteLevelDecoder()
     kinds = metadata.get("tokenizer.ggml.token_type", [])
     tokenizer.add_special_tokens(_added(tokens, kinds, _CONTROL))

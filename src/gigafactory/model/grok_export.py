@@ -23,7 +23,7 @@ from tokenizers import Tokenizer
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig
-from gigafactory.model.huggingface import required, validated, write_tokenizer
+from gigafactory.model.huggingface import required, size, validated, write_tokenizer
 from gigafactory.model.naming import Naming, named_tensors, read_params
 from gigafactory.model.tensor_files import FileDtype, new_folder, open_folder, read_json, write_json, write_shards
 
@@ -76,7 +76,7 @@ def write_grok(
     config["eos_token_id"] = list(end_ids) if len(end_ids) > 1 else next(iter(end_ids), None)
     with new_folder(folder) as partial:
         write_json(partial / "config.json", config)
-        write_tokenizer(partial, tokenizer, chat_template)
+        write_tokenizer(partial, tokenizer, chat_template, end_ids)
         write_shards(partial, grok_tensors(cfg, params, dialect), dtype=dtype)
 
 
@@ -155,7 +155,7 @@ def load_grok(folder: Path) -> tuple[ModelConfig, dict[str, Any]]:
 def _config_from_json(raw: Mapping[str, Any], where: str, dialect: Dialect) -> ModelConfig:
     if raw.get("rope_type") not in (None, "default", "original"):
         raise UserError(f"{where}: rope_type: only default is supported for Grok, got {raw['rope_type']}")
-    heads, width = required(raw, "num_attention_heads", where), required(raw, "hidden_size", where)
+    heads, width = size(raw, "num_attention_heads", where), size(raw, "hidden_size", where)
     rope = raw.get("rope_parameters") or {}
     experts = raw.get("num_experts") or raw.get("num_local_experts") or 8
     fields = {

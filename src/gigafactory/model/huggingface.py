@@ -71,7 +71,7 @@ def write_huggingface(
     config = {**config_to_huggingface(cfg), "dtype": dtype, "torch_dtype": dtype, **_end_of_text(end_ids)}
     with new_folder(folder) as partial:
         write_json(partial / "config.json", config)
-        write_tokenizer(partial, tokenizer, chat_template)
+        write_tokenizer(partial, tokenizer, chat_template, end_ids)
         write_shards(partial, named_tensors(_naming(cfg, _IGNORED), params, cfg), dtype=dtype)
 
 
@@ -83,7 +83,7 @@ def config_from_huggingface(raw: Mapping[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where}: architectures: must be one of {', '.join(_FAMILIES)}, got {architecture}")
     mixture = family == "mixtral"
     _refuse(raw, where, attention_bias=False, mlp_bias=False, sliding_window=None, partial_rotary_factor=1.0)
-    heads, width = required(raw, "num_attention_heads", where), required(raw, "hidden_size", where)
+    heads, width = size(raw, "num_attention_heads", where), size(raw, "hidden_size", where)
     activation = _ACTIVATIONS.get(raw.get("hidden_act", "silu"))
     if activation is None:
         raise UserError(f"{where}: hidden_act: must be one of {', '.join(_ACTIVATIONS)}, got {raw['hidden_act']}")
@@ -153,6 +153,14 @@ def required(raw: Mapping[str, Any], field: str, where: str) -> Any:
     return raw[field]
 
 
+def size(raw: Mapping[str, Any], field: str, where: str) -> int:
+    """raw[field], or UserError when it is no positive whole number."""
+    value = required(raw, field, where)
+    if not isinstance(value, int) or value < 1:
+        raise UserError(f"{where}: {field}: must be a positive whole number, got {value!r}")
+    return value
+
+
 def validated(fields: Mapping[str, Any], where: str) -> ModelConfig:
     """A ModelConfig of these fields, or UserError with the first thing that is wrong."""
     try:
@@ -161,12 +169,16 @@ def validated(fields: Mapping[str, Any], where: str) -> ModelConfig:
         raise UserError(f"{where}: {first_problem(error)}") from error
 
 
-def write_tokenizer(folder: Path, tokenizer: Tokenizer | None, chat_template: str | None) -> None:
+def write_tokenizer(
+    folder: Path, tokenizer: Tokenizer | None, chat_template: str | None, end_ids: tuple[int, ...]
+) -> None:
     """tokenizer.json and tokenizer_config.json, as AutoTokenizer reads them; nothing without a tokenizer."""
     if tokenizer is None:
         return
     tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    if end_ids:
+        config["eos_token"] = tokenizer.id_to_token(end_ids[0])
     if chat_template is not None:
         config["chat_template"] = chat_template
     write_json(folder / "tokenizer_config.json", config)

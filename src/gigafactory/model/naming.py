@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,8 @@ def read_params(naming: Naming, tensors: Mapping[str, np.ndarray], cfg: ModelCon
     Raises UserError that lists missing and unexpected tensors, or names one of the wrong shape.
     """
     spec = parameter_spec(cfg)
-    check_names(_names(naming, cfg, spec), tensors, naming.ignored, where)
+    # the limit is for a damaged configuration that asks for billions of layers
+    check_names(islice(_names(naming, cfg, spec), len(tensors) + 10_000), tensors, naming.ignored, where)
 
     def read(name: str, shape: tuple[int, ...], *, transposed: bool) -> np.ndarray:
         given = np.asarray(tensors[name])
@@ -51,10 +53,13 @@ def read_params(naming: Naming, tensors: Mapping[str, np.ndarray], cfg: ModelCon
             turned = naming.transposed and key != "embed"
             params[key] = np.ascontiguousarray(read(naming.outer[key], spec[key].shape, transposed=turned), np.float32)
     for key, param in spec["layers"].items():
-        stacked = params["layers"][key] = np.empty(param.shape, np.float32)
-        for layer in range(cfg.layers):
-            for name, target in _places(naming.inner[key], layer, stacked[layer]):
-                target[...] = read(name, target.shape, transposed=naming.transposed)
+        stacked = None
+        for name, index in _places(naming.inner[key], cfg):
+            tensor = read(name, param.shape[len(index) :], transposed=naming.transposed)
+            # allocated only now: a damaged configuration may ask for more than any machine has
+            stacked = np.empty(param.shape, np.float32) if stacked is None else stacked
+            stacked[index] = tensor
+        params["layers"][key] = stacked
     return params
 
 
@@ -63,10 +68,9 @@ def named_tensors(naming: Naming, params: Mapping[str, Any], cfg: ModelConfig) -
     for key, leaf in params.items():
         if key != "layers":
             yield naming.outer[key], _turned(np.asarray(leaf), naming.transposed and key != "embed")
-    for layer in range(cfg.layers):
-        for key, stacked in params["layers"].items():
-            for name, tensor in _places(naming.inner[key], layer, np.asarray(stacked[layer])):
-                yield name, _turned(tensor, naming.transposed)
+    for key, stacked in params["layers"].items():
+        for name, index in _places(naming.inner[key], cfg):
+            yield name, _turned(np.asarray(stacked[index]), naming.transposed)
 
 
 def check_names(wanted: Iterable[str], given: Iterable[str], ignored: tuple[str, ...], where: str) -> None:
@@ -89,23 +93,19 @@ def first_problem(error: ValidationError) -> str:
 
 
 def _names(naming: Naming, cfg: ModelConfig, spec: Mapping[str, Any]) -> Iterator[str]:
-    for key in spec:
-        if key != "layers":
-            yield naming.outer[key]
+    yield from (naming.outer[key] for key in spec if key != "layers")
     for key in spec["layers"]:
-        template = naming.inner[key]
-        for layer in range(cfg.layers):
-            for expert in range(cfg.experts if "{expert}" in template else 1):
-                yield template.format(layer=layer, expert=expert)
+        yield from (name for name, _ in _places(naming.inner[key], cfg))
 
 
-def _places(template: str, layer: int, value: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """(name, view of `value`) of each tensor that holds this parameter of this layer."""
-    if "{expert}" not in template:
-        yield template.format(layer=layer), value
-        return
-    for expert in range(value.shape[0]):
-        yield template.format(layer=layer, expert=expert), value[expert]
+def _places(template: str, cfg: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """(name, index into the stacked parameter) of each tensor that holds a part of it."""
+    for layer in range(cfg.layers):
+        if "{expert}" not in template:
+            yield template.format(layer=layer), (layer,)
+            continue
+        for expert in range(cfg.experts):
+            yield template.format(layer=layer, expert=expert), (layer, expert)
 
 
 def _turned(array: np.ndarray, transposed: bool) -> np.ndarray:

@@ -80,7 +80,7 @@ def save_weights(folder: Path, weights: Weights, form: WeightFormat = "auto", *,
         tensors = grok1.export(weights.params, weights.config)
         told = {_GROK1_FIELDS: json.dumps(grok1.not_inferred(weights.config))}
         with new_folder(folder) as partial:
-            write_tokenizer(partial, weights.tokenizer, weights.chat_template)
+            write_tokenizer(partial, weights.tokenizer, weights.chat_template, weights.end_ids)
             write_shards(partial, tensors.items(), dtype=dtype, metadata=told)
         return
     extras = {"tokenizer": weights.tokenizer, "chat_template": weights.chat_template, "end_ids": weights.end_ids}
