@@ -31,6 +31,7 @@ from gigafactory.model.spec import Param, partitions
 
 Tree = Any
 Attend = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+Mix = Callable[[Tree, jax.Array], jax.Array]
 MATMUL = "matmul_output"  # selective remat keeps what carries this name
 
 
@@ -108,12 +109,18 @@ def embed(params: Tree, tokens: jax.Array, net: Network) -> jax.Array:
 
 
 def block(
-    layer: Tree, x: jax.Array, tables: tuple[jax.Array, jax.Array], attend: Attend, net: Network
+    layer: Tree,
+    x: jax.Array,
+    tables: tuple[jax.Array, jax.Array],
+    attend: Attend,
+    net: Network,
+    mix: Mix | None = None,
 ) -> tuple[jax.Array, RouterStats | None]:
     """One transformer block on the residual stream x [b, t, d].
 
     layer: this layer's parameters. tables: rotary cos and sin of positions [T, head_dim/2] or [b, T, head_dim/2].
     attend(q, k, v) mixes values; it is where training, cached decoding and context parallelism differ.
+    mix(layer, rows [N, d]) takes the place of the mixture of experts where single tokens are decoded.
     """
     cfg, layout, options = net.config, net.layout, net.options
     specs = _layer_spec(net)
@@ -135,15 +142,17 @@ def block(
     x = x + h
 
     h = rms_norm(x, layer["mlp_norm"], cfg.norm_eps)
-    h = gather(h, layout, "model", dim=1)
     stats = None
-    if cfg.experts:
+    if cfg.experts and mix is not None:
+        h = mix(layer, h.reshape(-1, h.shape[-1])).reshape(h.shape)
+    elif cfg.experts:
         experts = {name: weight(name) for name in ("w_gate", "w_up", "w_down")} | {"router": layer["router"]}
         out, stats = mixture(experts, h.reshape(-1, h.shape[-1]), cfg, options, layout)
         h = out.reshape(h.shape)
     else:
+        h = gather(h, layout, "model", dim=1)
         h = project(activate(project(h, "w_gate"), cfg.activation) * project(h, "w_up"), "w_down")
-    h = scatter_sum(h, layout, "model", dim=1)
+        h = scatter_sum(h, layout, "model", dim=1)
     if cfg.sandwich_norm:
         h = rms_norm(h, layer["mlp_post_norm"], cfg.norm_eps)
     return x + h, stats
