@@ -55,7 +55,10 @@ def activate(x: jax.Array, kind: str) -> jax.Array:
 def route(x: jax.Array, router: jax.Array, cfg: ModelConfig, layout: Layout) -> tuple[Routing, RouterStats]:
     """Choose experts for x [rows, width] with router [width, experts], in float32."""
     logits = linear(x.astype(jnp.float32), router.astype(jnp.float32))
-    probabilities = jax.nn.softmax(logits, axis=-1)
+    top = jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    exponentials = jnp.exp(logits - top)
+    normaliser = jnp.sum(exponentials, axis=-1, keepdims=True)
+    probabilities, log_normaliser = exponentials / normaliser, top + jnp.log(normaliser)
     weights, experts = _top(probabilities, cfg.experts_per_token)
     if cfg.router_renormalize:
         weights = weights / jnp.sum(weights, axis=-1, keepdims=True)
@@ -65,7 +68,7 @@ def route(x: jax.Array, router: jax.Array, cfg: ModelConfig, layout: Layout) -> 
     load = jnp.mean(chosen, axis=(0, 1)) / devices
     mean_load = jax.lax.stop_gradient(total(load, layout, TOKEN_AXES))
     balance = cfg.experts * jnp.sum(mean_load * jnp.mean(probabilities, axis=0)) / devices
-    z = jnp.mean(jnp.square(jax.nn.logsumexp(logits, axis=-1))) / devices
+    z = jnp.mean(jnp.square(log_normaliser)) / devices
     return Routing(weights, experts), RouterStats(load, balance, z, jnp.zeros_like(z))
 
 
@@ -86,9 +89,11 @@ def _top(probabilities: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 def mixture(
     layer: dict[str, jax.Array], x: jax.Array, cfg: ModelConfig, options: Options, layout: Layout
 ) -> tuple[jax.Array, RouterStats]:
-    """x [rows, width] through the experts; the result is this device's share of a sum over the model axis.
+    """x [rows, width], this device's own tokens, through the experts.
 
     layer: "router" [width, experts] and "w_gate", "w_up" [experts/expert axis, width, ffn/model axis], "w_down".
+    Tokens travel to the experts' devices before they are gathered over the model axis, so that the all-to-all, which
+    may cross nodes, carries every token once and the larger gather stays where the model axis is.
     """
     routing, stats = route(x, layer["router"], cfg, layout)
     if options.moe == "dropless":
@@ -118,10 +123,13 @@ def _with_capacity(
     dropped = jnp.mean((place == cfg.experts * capacity).astype(jnp.float32)) / devices
 
     held = _dispatch(x, place, choice_at).reshape(cfg.experts, capacity, x.shape[-1])
-    held = exchange(held, layout, "expert", split=0, concat=1)
+    held = gather(exchange(held, layout, "expert", split=0, concat=1), layout, "model", dim=1)
     hidden = activate(expert_linear(held, layer["w_gate"]), cfg.activation) * expert_linear(held, layer["w_up"])
-    out = exchange(expert_linear(hidden, layer["w_down"]), layout, "expert", split=1, concat=0)
-    combined = _combine(out.reshape(-1, x.shape[-1]), routing.weights.astype(x.dtype), place, choice_at)
+    out = scatter_sum(expert_linear(hidden, layer["w_down"]), layout, "model", dim=1)
+    out = exchange(out, layout, "expert", split=1, concat=0)
+    # a choice without a place reads some other token's row, with weight 0
+    weights = jnp.where(place < cfg.experts * capacity, routing.weights, 0.0).astype(x.dtype)
+    combined = _combine(out.reshape(-1, x.shape[-1]), weights, place, choice_at)
     return combined, stats._replace(dropped=dropped)
 
 
@@ -139,25 +147,28 @@ def _places(experts: jax.Array, count: int, capacity: int) -> tuple[jax.Array, j
 
 
 def _running_sum(x: jax.Array, block: int = 128) -> jax.Array:
-    """Inclusive sum over rows, by triangular matmuls per block: XLA's cumsum is slow on CPUs and GPUs alike."""
+    """Inclusive sum over rows, by triangular matmuls per block: XLA's cumsum is slow to run and to compile on CPUs."""
     rows, columns = x.shape
+    if rows <= block:
+        return jnp.tril(jnp.ones((rows, rows), x.dtype)) @ x
     padded = jnp.pad(x, ((0, -rows % block), (0, 0))).reshape(-1, block, columns)
-    triangle = jnp.tril(jnp.ones((block, block), x.dtype))
-    within = jnp.einsum("ij,bjc->bic", triangle, padded)
-    before = jnp.cumsum(within[:, -1], axis=0) - within[:, -1]
-    return (within + before[:, None]).reshape(-1, columns)[:rows]
+    within = jnp.einsum("ij,bjc->bic", jnp.tril(jnp.ones((block, block), x.dtype)), padded)
+    sums = within[:, -1]
+    return (within + (_running_sum(sums) - sums)[:, None]).reshape(-1, columns)[:rows]
 
 
 def _rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
-    """x[index], zeros where the index is past the end."""
-    return jnp.take(x, index, axis=0, mode="fill", fill_value=0)
+    """x[index]; an index past the end gives the last row."""
+    return jnp.take(x, index, axis=0, mode="clip")
 
 
 @jax.custom_vjp
 def _dispatch(x: jax.Array, place: jax.Array, choice_at: jax.Array) -> jax.Array:
-    """x [rows, width] -> [places, width]. Backward is a gather too, since every row knows its places."""
-    rows = x.shape[0]
-    return _rows_at(x, jnp.where(choice_at < place.size, choice_at % rows, rows))
+    """x [rows, width] -> [places, width]; an empty place holds some row, which nothing reads.
+
+    Backward is a gather too, since every row knows its places.
+    """
+    return _rows_at(x, choice_at % x.shape[0])
 
 
 def _dispatch_forward(x: jax.Array, place: jax.Array, choice_at: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -165,7 +176,9 @@ def _dispatch_forward(x: jax.Array, place: jax.Array, choice_at: jax.Array) -> t
 
 
 def _dispatch_backward(place: jax.Array, g: jax.Array) -> tuple[jax.Array, None, None]:
-    return sum(_rows_at(g, place[:, choice]) for choice in range(place.shape[1])), None, None
+    kept = (place < g.shape[0]).astype(g.dtype)
+    parts = [kept[:, i, None] * _rows_at(g, place[:, i]) for i in range(place.shape[1])]
+    return sum(parts[1:], parts[0]), None, None
 
 
 _dispatch.defvjp(_dispatch_forward, _dispatch_backward)
@@ -191,7 +204,7 @@ def _combine_backward(saved: Saved, g: jax.Array) -> tuple[jax.Array, jax.Array,
     out, weights, place, choice_at = saved
     rows, k = place.shape
     weight_at = jnp.take(weights.T.reshape(-1), choice_at, mode="fill", fill_value=0)
-    d_out = _rows_at(g, jnp.where(choice_at < place.size, choice_at % rows, rows)) * weight_at[:, None]
+    d_out = _rows_at(g, choice_at % rows) * weight_at[:, None]
     d_weights = jnp.stack([jnp.sum(g * _rows_at(out, place[:, i]), axis=-1) for i in range(k)], axis=-1)
     return d_out, d_weights.astype(weights.dtype), None, None
 
@@ -206,12 +219,20 @@ def _dropless(
     since an all-to-all of a static shape could not hold every possible imbalance."""
     from gigafactory.model.grouped import gated_experts
 
-    rows = gather(x, layout, "expert", dim=0)
-    weights = gather(routing.weights, layout, "expert", dim=0).astype(x.dtype)
-    experts = gather(routing.experts, layout, "expert", dim=0)
+    axes = ("expert", "model")
+    weights, experts = routing.weights.astype(x.dtype), routing.experts
+    for axis in axes:
+        x, weights, experts = (gather(part, layout, axis, dim=0) for part in (x, weights, experts))
     local = cfg.experts // layout.expert
-    experts = experts - axis_index(layout, "expert") * local
     out = gated_experts(
-        rows, experts, weights, layer["w_gate"], layer["w_up"], layer["w_down"], lambda h: activate(h, cfg.activation)
+        x,
+        experts - axis_index(layout, "expert") * local,
+        weights,
+        layer["w_gate"],
+        layer["w_up"],
+        layer["w_down"],
+        lambda h: activate(h, cfg.activation),
     )
-    return scatter_sum(out, layout, "expert", dim=0)
+    for axis in reversed(axes):
+        out = scatter_sum(out, layout, axis, dim=0)
+    return out

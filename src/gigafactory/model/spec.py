@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -75,12 +76,31 @@ def abstract(spec: Tree, mesh: Mesh, layout: Layout, dtype: Any = jnp.float32) -
 
 def initialize(spec: Tree, seed: int | jax.Array, dtype: Any = jnp.float32) -> Tree:
     """Initial values: a function of the seed and of each parameter's path, the same on every mesh."""
-    root = jax.random.key(seed)
 
     def start(path: Any, param: Param) -> jax.Array:
         if param.init == "constant":
             return jnp.full(param.shape, param.scale, dtype)
-        key = jax.random.fold_in(root, zlib.crc32(jax.tree_util.keystr(path).encode()))
-        return param.scale * jax.random.normal(key, param.shape, dtype)
+        salt = jnp.uint32(zlib.crc32(jax.tree_util.keystr(path).encode()))
+        return (param.scale * hashed_normal(_mix(jnp.asarray(seed, jnp.uint32) ^ salt), param.shape)).astype(dtype)
 
     return jax.tree_util.tree_map_with_path(start, spec, is_leaf=is_param)
+
+
+def hashed_normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal numbers [shape] float32: a hash of (key, index in every dimension), through the normal quantile.
+
+    Every number depends on its own index only, so each device makes its own piece of any size (jax.random's counters
+    end at 2^32 numbers), and it compiles in a tenth of the time of jax.random's generator.
+    """
+    bits = key
+    for dim in range(len(shape)):
+        bits = _mix(bits ^ jax.lax.broadcasted_iota(jnp.uint32, shape, dim))
+    uniform = (bits >> 8).astype(jnp.float32) * 2.0**-23 - (1.0 - 2.0**-24)  # in (-1, 1), never at its ends
+    return math.sqrt(2.0) * jax.lax.erf_inv(uniform)
+
+
+def _mix(x: jax.Array) -> jax.Array:
+    """A bijection of 32-bit integers with avalanche (constants: C. Wellons, hash prospector, bias 0.107)."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x21F0AAAD)
+    x = (x ^ (x >> 15)) * jnp.uint32(0xD35A2D97)
+    return x ^ (x >> 15)
