@@ -293,3 +293,35 @@ def test_the_vocabulary_must_hold_the_ids(tmp_path: Path) -> None:
     check_vocab(corpus, 258)
     with pytest.raises(UserError, match=r"model\.vocab: must be at least the tokenizer's 258, got 257"):
         check_vocab(corpus, 257)
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from gigafactory.data import units
+from gigafactory.data.corpus import prepare
+from gigafactory.factory.training import DataSection
+if __name__ == "__main__":
+    units._GROUP_FILES = 1
+    section = DataSection.model_validate({"sources": [{"path": "texts"}], "cache": sys.argv[2], "workers": 2})
+    prepare(section, Path(sys.argv[1]), progress=lambda line: print(line, flush=True))
+"""
+
+
+def test_control_c_ends_the_workers_and_the_next_start_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(units, "_GROUP_FILES", 1)
+    write_texts(tmp_path / "texts", 20, words=20_000)
+    (tmp_path / "run.py").write_text(INTERRUPTED)
+    cache = tmp_path / "cache"
+    run = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(cache)]
+    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("tokenised")
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) != 0
+    assert not list(cache.rglob("*.tmp"))
+    finished = len(list((cache / "shards").glob("*.json")))
+    assert finished >= 1
+    written = count_written(monkeypatch)
+    prepare(section(tmp_path, cache=str(cache)), tmp_path)
+    assert len(written) == 20 - finished

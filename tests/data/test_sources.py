@@ -17,7 +17,9 @@ from gigafactory.factory.training import SourceSection
 
 
 def texts(base: Path, **source: Any) -> list[tuple[str, str]]:
-    return [(document.name, document.text) for document in documents(SourceSection(**source), base)]
+    section = SourceSection(**source)
+    found = (document for file in list_files(section, base).files for document in documents(file, section.text_field))
+    return [(document.name, document.text) for document in found]
 
 
 def message(base: Path, **source: Any) -> str:

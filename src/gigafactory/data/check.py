@@ -11,11 +11,11 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gigafactory.data import dedupe, inspect, readers, shards, split
+from gigafactory.data import dedupe, inspect, shards, split
 from gigafactory.data.batches import Corpus, Split
 from gigafactory.data.corpus import cache_folder, check_vocab, prepare, read_manifest
 from gigafactory.data.shards import Say, Shard
-from gigafactory.data.sources import list_files
+from gigafactory.data.sources import documents, list_files
 from gigafactory.errors import UserError
 from gigafactory.factory.training import DataSection, TrainSection
 
@@ -110,8 +110,8 @@ def _read_all(section: DataSection, base_dir: Path, say: Say) -> _Read:
         for file in listing.files:
             found.files += 1
             try:
-                for row, text in readers.read(file.path, file.kind, source.text_field, name=file.name):
-                    _read_one(found, file.name if file.kind == "text" else f"{file.name}:{row}", file.name, text)
+                for document in documents(file, source.text_field):
+                    _read_one(found, document.name, file.name, document.text)
             except UserError as error:
                 found.errors.append(str(error))
             if found.files % 100 == 0:

@@ -23,9 +23,8 @@ from numpy.typing import NDArray
 from gigafactory.data import shards, split
 from gigafactory.data.batches import Corpus, ShardReader, Split, Stream, check_vocab
 from gigafactory.data.files import exclusive, make_folder, remove_temporaries, sha256_file, write_atomic
-from gigafactory.data.readers import read
 from gigafactory.data.shards import Say, Shard
-from gigafactory.data.sources import SourceFile, list_files
+from gigafactory.data.sources import SourceFile, documents, list_files
 from gigafactory.data.tokenizer import Tokenizer, bpe_size, load_tokenizer, tokenizer_file, train_bpe
 from gigafactory.data.units import FORMAT, units
 from gigafactory.errors import UserError
@@ -74,7 +73,12 @@ def prepare(section: DataSection, base_dir: Path, *, progress: Say | None = None
             if manifest is None:
                 if alone:
                     remove_temporaries(cache)
-                manifest = _build(section, base_dir, cache, folder, files, say)
+                try:
+                    manifest = _build(section, base_dir, cache, folder, files, say)
+                except BaseException:
+                    if alone:
+                        remove_temporaries(cache)
+                    raise
     return _open(section, base_dir, cache, folder, manifest)
 
 
@@ -223,9 +227,9 @@ def _bpe_texts(section: DataSection, files: list[tuple[SourceFile, ...]], hashes
     pairs = [(source, file) for source, fs in zip(section.sources, files, strict=True) for file in fs]
     read_bytes = 0
     for source, file in sorted(pairs, key=lambda pair: hashes[pair[1].path]):
-        for _, text in read(file.path, file.kind, source.text_field, name=file.name):
-            yield text
-            read_bytes += len(text)
+        for document in documents(file, source.text_field):
+            yield document.text
+            read_bytes += len(document.text)
             if read_bytes >= _BPE_TEXT_BYTES:
                 return
 

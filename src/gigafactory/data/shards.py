@@ -139,6 +139,7 @@ def _work(
         return
     # spawn, not fork: the parent may hold JAX's or the tokeniser's threads
     context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
     pool = ProcessPoolExecutor(processes, context, _start_worker, (tokenizer_file, str(folder), signatures))
     try:
         waiting: dict[Future[Shard], Unit] = {}
@@ -151,6 +152,11 @@ def _work(
             for future in wait(waiting, return_when=FIRST_COMPLETED).done:
                 unit = waiting.pop(future)
                 yield unit.key, future.result(), unit.bytes
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        # the pool's own shutdown waits for running units, and for ever if it is interrupted in turn
+        for child in set(multiprocessing.active_children()) - others:
+            child.terminate()
+        raise
     except BrokenProcessPool:
         raise UserError(
             "data: a tokenising process was killed (out of memory?): lower data.workers; finished shards are kept"

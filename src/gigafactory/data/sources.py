@@ -103,11 +103,10 @@ def list_files(section: SourceSection, base_dir: Path, field: str = "data.source
     return Listing(tuple(files), tuple(sorted(n for n, _ in wanted if n not in names)))
 
 
-def documents(section: SourceSection, base_dir: Path) -> Iterator[Document]:
-    """Every document of a source, lazily, always in the same order."""
-    for file in list_files(section, base_dir).files:
-        for row, text in readers.read(file.path, file.kind, section.text_field, name=file.name):
-            yield Document(file.name if file.kind == "text" else f"{file.name}:{row}", text)
+def documents(file: SourceFile, text_field: str) -> Iterator[Document]:
+    """The documents of a file, lazily, always in the same order. Raises UserError at the first flaw of the file."""
+    for row, text in readers.read(file.path, file.kind, text_field, name=file.name):
+        yield Document(file.name if file.kind == "text" else f"{file.name}:{row}", text)
 
 
 def _source_file(path: Path, name: str) -> SourceFile:
