@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from gigafactory.errors import UserError
+from gigafactory.files import replace_text
 from gigafactory.model.config import ModelConfig
 from gigafactory.model.naming import Naming, first_problem, named_tensors, read_params
 from gigafactory.model.tensor_files import FileDtype, new_folder, open_folder, read_json, write_json, write_shards
@@ -172,16 +174,19 @@ def validated(fields: Mapping[str, Any], where: str) -> ModelConfig:
 def write_tokenizer(
     folder: Path, tokenizer: Tokenizer | None, chat_template: str | None, end_ids: tuple[int, ...]
 ) -> None:
-    """tokenizer.json and tokenizer_config.json, as AutoTokenizer reads them; nothing without a tokenizer."""
+    """tokenizer.json, tokenizer_config.json and generation_config.json, as transformers reads them; nothing without a
+    tokenizer. Raises OSError."""
     if tokenizer is None:
         return
-    tokenizer.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
     if end_ids:
         config["eos_token"] = tokenizer.id_to_token(end_ids[0])
     if chat_template is not None:
         config["chat_template"] = chat_template
-    write_json(folder / "tokenizer_config.json", config)
+    replace_text(folder / "tokenizer.json", tokenizer.to_str())
+    replace_text(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+    if end_ids:
+        replace_text(folder / "generation_config.json", json.dumps({"eos_token_id": list(end_ids)}))
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer | None, str | None]:

@@ -135,4 +135,4 @@ def _load_release(path: Path, overrides: Mapping[str, object]) -> Weights:
     tensors = open_folder(path) if path.is_dir() else TensorFiles([path])
     told = json.loads(tensors.metadata.get(_GROK1_FIELDS, "{}"))
     config, params = grok1.load(tensors, **{**told, **overrides})
-    return Weights(config, params, *read_tokenizer(folder))
+    return Weights(config, params, *read_tokenizer(folder), read_end_ids(folder))

@@ -20,10 +20,12 @@ from gigafactory.factory.catalog import chip_of_device
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory, load_factory
 from gigafactory.factory.machine import find_machine
-from gigafactory.files import write_atomic
-from gigafactory.model.weights import Weights, load_weights
+from gigafactory.files import disk_errors
+from gigafactory.model.huggingface import write_tokenizer
+from gigafactory.model.weights import Weights
 from gigafactory.train.checkpoint import newest_verified, restore
 from gigafactory.train.devices import measure_gemm
+from gigafactory.train.run_weights import load_any
 from gigafactory.train.rundir import RunDirectory
 from gigafactory.train.step import Program, build_program, in_order
 
@@ -93,7 +95,7 @@ def open_session(factory: Factory, run: RunDirectory, base_dir: Path, say: Say) 
     Raises UserError for everything that a user can put right.
     """
     train = factory.train
-    weights = load_weights(_under(base_dir, train.init_from)) if train.init_from else None
+    weights = load_any(_under(base_dir, train.init_from)) if train.init_from else None
     if weights is not None:
         _check_same_model(weights, factory, train.init_from or "")
     corpus = open_corpus(factory, run.path, base_dir, weights, say)
@@ -115,12 +117,17 @@ def open_corpus(factory: Factory, run: Path, base_dir: Path, weights: Weights | 
     if section.tokenizer == "weights":
         kept = run / "tokenizer.json"
         if weights is not None and weights.tokenizer is not None:
-            write_atomic(kept, weights.tokenizer.to_str())
+            with disk_errors(kept, "write"):
+                write_tokenizer(run, weights.tokenizer, weights.chat_template, weights.end_ids)
         elif not kept.exists():
-            raise UserError(f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {train_from(factory)}')
+            raise UserError(
+                f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {train_from(factory)}'
+            )
         section = section.model_copy(update={"tokenizer": str(kept.resolve())})
     corpus = prepare(section, base_dir, progress=say)
     check_vocab(corpus, factory.model.vocab)
+    if factory.data.tokenizer != "weights":
+        corpus.tokenizer.save(run / "tokenizer.json")
     return corpus
 
 
@@ -143,7 +150,9 @@ def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
             raise UserError(f"model.{name}: the weights of {where} have {theirs}, got {ours}")
 
 
-def _state(program: Program, run: RunDirectory, factory: Factory, weights: Weights | None, say: Say) -> tuple[Tree, Past]:
+def _state(
+    program: Program, run: RunDirectory, factory: Factory, weights: Weights | None, say: Say
+) -> tuple[Tree, Past]:
     newest = newest_verified(run.checkpoints, say) if run.checkpoints.is_dir() else None
     if newest is not None:
         state, meta = restore(newest, program.state)
@@ -197,4 +206,7 @@ def describe_devices(program: Program) -> dict[str, Any]:
     if chip is None:
         return described
     peak = chip.peak_flops("bf16") * program.net.layout.devices
-    return described | {"gemm_flops_per_s": peak, "gemm_source": f"dense bf16 peak of {program.net.layout.devices} chips"}
+    return described | {
+        "gemm_flops_per_s": peak,
+        "gemm_source": f"dense bf16 peak of {program.net.layout.devices} chips",
+    }
