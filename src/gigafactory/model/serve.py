@@ -32,6 +32,11 @@ SMALLEST_CACHE = 256
 EXPERT_MATRICES = ("w_gate", "w_up", "w_down")
 
 
+def serving_options() -> Options:
+    """bfloat16 where the chip multiplies it fast; float32 on CPUs, which convert it first (8 times slower)."""
+    return Options(compute_dtype="float32" if jax.default_backend() == "cpu" else "bfloat16", moe="dropless")
+
+
 class Cache(NamedTuple):
     """Of each layer, keys and values [1, places, kv_heads, head_dim]; seen [1, places]: False at padding tokens."""
 
