@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from gigafactory.cli.data import app
+from gigafactory.cli.main import main
 from gigafactory.data.check import Report, check
 from gigafactory.data.inspect import flaws
-from gigafactory.errors import UserError
 from gigafactory.factory.training import DataSection, TrainSection
 
 
@@ -141,17 +139,24 @@ def test_a_damaged_shard_is_found(texts: Path) -> None:
     assert str(shard) in found(report(texts.parent), "ruinous", "1 token shard damaged: delete")
 
 
-def test_the_command_exits_with_what_it_found(texts: Path) -> None:
+def test_the_command_exits_with_what_it_found(texts: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = texts.parent / "factory.toml"
-    file.write_text(
-        f'[data]\nsources = [{{ path = "texts" }}]\ncache = "{texts.parent / "cache"}"\n[train]\nsteps = 5\n'
-    )
-    good = CliRunner().invoke(app, ["check", str(file)])
-    assert (good.exit_code, "nothing found" in good.stdout) == (0, True)
-    bad = CliRunner().invoke(app, ["check", str(file), "--set", "train.sequence=100000"])
-    assert (bad.exit_code, "would ruin the run" in bad.stdout) == (1, True)
-    wrong = CliRunner().invoke(app, ["check", str(file), "--set", 'data.sources=[{path="nowhere"}]'])
-    assert isinstance(wrong.exception, UserError)
+    cache = texts.parent / "cache"
+    file.write_text(f'[data]\nsources = [{{ path = "texts" }}]\ncache = "{cache}"\n[train]\nsteps = 5\n')
+
+    def run(*words: str) -> tuple[int | str | None, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["data", "check", str(file), *words])
+        said = capsys.readouterr()
+        return ended.value.code, said.out, said.err
+
+    code, out, _ = run()
+    assert (code, "nothing found" in out) == (0, True)
+    code, out, _ = run("--set", "train.sequence=100000")
+    assert (code, "would ruin the run" in out) == (1, True)
+    code, out, err = run("--set", 'data.sources=[{path="nowhere"}]')
+    assert (code, out) == (2, "")
+    assert "nowhere: no such file or folder" in err
 
 
 @pytest.mark.parametrize(

@@ -1,34 +1,21 @@
-"""`gigafactory data`: what the text of a run is like."""
+"""gigafactory data check: what the text of a run is like."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
-app = typer.Typer(help="Look at the text that a factory file trains on.", no_args_is_help=True)
+from gigafactory.cli.options import FactoryFile, Sets
+from gigafactory.data.check import check as check_data
+from gigafactory.factory.load import load_factory
 
 
-@app.callback()
-def _group() -> None:
-    """Look at the text that a factory file trains on."""
-
-
-@app.command()
-def check(
-    file: Annotated[Path, typer.Argument(help="factory file (TOML)")],
-    sets: Annotated[list[str] | None, typer.Option("--set", help="override a field, e.g. --set data.seed=1")] = None,
-) -> None:
+def check(file: FactoryFile, sets: Sets = None) -> None:
     """Read all text as the run would and report what would ruin it.
 
     Finds unreadable, binary and wrongly encoded files, duplicates, held-out text that is also trained on, too little
     text for the run's steps, a tokenizer that does not fit the model, damaged shards. Exit code 1 if the run would be
     ruined, 2 for a mistake in the factory file.
     """
-    from gigafactory.data.check import check as check_data
-    from gigafactory.factory.load import load_factory
-
     factory = load_factory(file, sets or ())
     report = check_data(
         factory.data,
