@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from triton_ir import kernels_for_cuda
 
 from gigafactory.errors import UserError
 from gigafactory.model.attention import attention
@@ -147,15 +148,14 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
-def text_for_cuda(q, k, v, **options) -> str:
-    attend = functools.partial(attention, **options)
-    return jax.jit(attend).trace(q, k, v).lower(lowering_platforms=("cuda",)).as_text()
+def kernels_of(q, k, v, **options) -> dict[str, str]:
+    return kernels_for_cuda(functools.partial(attention, **options), q, k, v)
 
 
 @pytest.mark.parametrize("impl", ["auto", "flash"])
 def test_on_a_gpu_soft_capped_attention_is_the_flash_kernel(impl: str, gpu_machine: None) -> None:
     q, k, v, _ = operands(6, 1, 64, 64, 2, 1, 16, jnp.bfloat16)
-    assert "flash_forward" in text_for_cuda(q, k, v, scale=0.5, softcap=30.0, impl=impl)
+    assert "flash_forward" in kernels_of(q, k, v, scale=0.5, softcap=30.0, impl=impl)
 
 
 @pytest.mark.parametrize("impl", ["auto", "cudnn"])
@@ -188,7 +188,7 @@ def test_what_cudnn_lacks_goes_to_the_flash_kernel_unless_cudnn_was_demanded(
     dtype, options: dict, lacking: str, gpu_machine: None
 ) -> None:
     q, k, v, _ = operands(8, 1, 32, 32, 2, 2, 16, dtype)
-    assert "flash_forward" in text_for_cuda(q, k, v, scale=0.5, **options)
+    assert "flash_forward" in kernels_of(q, k, v, scale=0.5, **options)
     with pytest.raises(UserError, match=f"train.attention: cudnn cannot.*{lacking}"):
         attention(q, k, v, scale=0.5, impl="cudnn", **options)
 

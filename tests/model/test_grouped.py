@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from triton_ir import kernels_for_cuda
 
 from gigafactory.model import grouped
 from gigafactory.model.grouped import gated_experts, grouped_matmul, pad_to_tiles, tile_plan, tile_rows
@@ -199,14 +200,8 @@ def test_kernels_lower_for_cuda_inside_shard_map(monkeypatch: pytest.MonkeyPatch
     mesh = MESH()
     inputs = [x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x for x in moe_inputs(14, 24, 2, 64, 128)]
     function = sharded_experts(mesh, PartitionSpec("data"), PartitionSpec("expert"))
-    run = jax.jit(functools.partial(value_and_gradients, function)).trace(*placed_inputs(mesh, inputs))
-    text = run.lower(lowering_platforms=("cuda",)).as_text()
-    counts = {name: text.count(f'name = "{name}"') for name in KERNELS}
-    # Three products of an MLP: once each forward, for dx and for dw (equal kernels may be shared by their callers).
-    assert all(1 <= count <= 3 for count in counts.values()), counts
-
-
-KERNELS = ("grouped_matmul", "grouped_matmul_transposed", "grouped_weight_gradient")
+    kernels = kernels_for_cuda(functools.partial(value_and_gradients, function), *placed_inputs(mesh, inputs))
+    assert set(kernels) == {"grouped_matmul", "grouped_matmul_transposed", "grouped_weight_gradient"}
 
 
 def test_grouped_matmul_in_half_precision_accumulates_in_float32() -> None:

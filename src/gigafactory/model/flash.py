@@ -61,11 +61,17 @@ class Tiles:
     dq: Tile
 
 
-def default_tiles(head_dim: int) -> Tiles:
-    """Tiles that fit the registers and shared memory of one Hopper multiprocessor without large spills."""
-    if head_dim > 64:
-        return Tiles(Tile(128, 64, 8, 3), Tile(32, 128, 8, 3), Tile(128, 32, 8, 3))
-    return Tiles(Tile(128, 64, 4, 4), Tile(32, 128, 4, 4), Tile(128, 32, 4, 4))
+def default_tiles(row_bytes: int) -> Tiles:
+    """Tiles for rows of q, k, v of this size that fit one Hopper multiprocessor.
+
+    Chosen from compiled kernels (ptxas for sm_90a: no spilled registers but 124 bytes in dkv with 256-byte rows, at
+    most 164 KiB of shared memory), not yet by timing.
+    """
+    if row_bytes <= 128:
+        return Tiles(Tile(128, 128, 8, 3), Tile(64, 128, 8, 3), Tile(128, 64, 8, 3))
+    if row_bytes <= 256:
+        return Tiles(Tile(128, 64, 8, 3), Tile(32, 128, 8, 3), Tile(128, 64, 8, 2))
+    return Tiles(Tile(64, 32, 8, 2), Tile(32, 32, 8, 2), Tile(64, 32, 8, 2))
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,11 @@ def flash_attention(
     """Attention of q [B, T, H, D] over k, v [B, S, K, D]: [B, T, H, D] in q's dtype; arguments as in `attention`.
 
     `interpret` runs the kernels as ordinary JAX operations on any backend, slowly: for tests. With 16-bit inputs the
-    GPU's approximate tanh is used (relative error 2^-11, below the rounding of the inputs).
+    GPU's approximate tanh is used (relative error 2^-11, below the rounding of the inputs); float32 inputs are
+    multiplied in TF32, as XLA does on GPUs unless told otherwise.
     """
     D, T, S = q.shape[-1], q.shape[1], k.shape[1]
-    given = tiles or default_tiles(D)
+    given = tiles or default_tiles(max(16, _power_of_two(D)) * q.dtype.itemsize)
     tiles = Tiles(*(tile.at_most(T, S) for tile in (given.forward, given.dkv, given.dq)))
     T_pad = _round_up(T, max(tiles.forward.queries, tiles.dkv.queries, tiles.dq.queries))
     S_pad = _round_up(S, max(tiles.forward.keys, tiles.dkv.keys, tiles.dq.keys))

@@ -74,7 +74,8 @@ def kernel_matmul(x: Array, w: Array, plan: PlanLike, *, transposed: bool, inter
                 return total + _dot(x_ref[:, inner_at], w_ref[expert, columns_at, inner_at], 1, 1)
             return total + _dot(x_ref[:, inner_at], w_ref[expert, inner_at, columns_at], 1, 0)
 
-        steps = jnp.where(tile < first_tile[first_tile.shape[0] - 1], inner // block_k, 0)
+        # A select of two constants would lose its type on the way to Triton.
+        steps = (tile < first_tile[first_tile.shape[0] - 1]).astype(jnp.int32) * (inner // block_k)
         total = jax.lax.fori_loop(jnp.int32(0), steps, step, jnp.zeros((rows, block_n), jnp.float32))
         out_ref[...] = total.astype(out_ref.dtype)
 
