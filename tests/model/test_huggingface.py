@@ -194,6 +194,7 @@ def test_shards_hold_transposed_matrices_in_order(tmp_path):
     index = json.loads((tmp_path / "out" / INDEX_NAME).read_text())
     assert index["metadata"]["total_size"] == 5 * 96
     assert len(set(index["weight_map"].values())) == 2
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "out").iterdir()} == {0o644}
     for name, file in index["weight_map"].items():
         np.testing.assert_array_equal(load_file(tmp_path / "out" / file)[name], tensors[name])
 

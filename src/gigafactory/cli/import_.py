@@ -37,7 +37,8 @@ def import_(
     config = weights.config
     kind = f"mixture of {config.experts} experts" if config.experts else "dense"
     print(f"{folder}: {config.parameters() / 1e6:,.1f} M parameters, {config.layers} layers, {kind}")
-    print(f'next: train.init_from = "{folder}" in a factory file, with data.tokenizer = "weights"')
+    tokenizer = ', with data.tokenizer = "weights"' if weights.tokenizer is not None else ""
+    print(f'next: train.init_from = "{folder}" in a factory file{tokenizer}')
 
 
 def _overrides(sets: list[str]) -> dict[str, object]:

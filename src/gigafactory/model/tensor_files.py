@@ -138,6 +138,7 @@ def write_shards(
         except SafetensorError as error:
             number = re.search(r"os error (\d+)", str(error))
             raise OSError(int(number.group(1)) if number else None, str(error)) from error
+        path.chmod(0o644)  # the library makes it readable for its owner only
         shards.append(list(pending))
         pending.clear()
 
