@@ -54,7 +54,13 @@ class Layout(BaseModel):
 
 
 def check_layout(
-    layout: Layout, model: ModelConfig, *, batch_rows: int, sequence: int, accumulate: int, available_devices: int | None
+    layout: Layout,
+    model: ModelConfig,
+    *,
+    batch_rows: int,
+    sequence: int,
+    accumulate: int,
+    available_devices: int | None,
 ) -> None:
     """Raise UserError with the first thing that does not divide.
 
@@ -106,4 +112,8 @@ def check_layout(
         need(size % layout.model == 0, "layout.model", f"must divide model.{name}={size}, got {layout.model}")
     need(model.vocab % layout.model == 0, "layout.model", f"must divide model.vocab={model.vocab}, got {layout.model}")
     if layout.fsdp:
-        need(model.width % layout.data == 0, "layout.data", f"with fsdp must divide model.width={model.width}, got {layout.data}")
+        need(
+            model.width % layout.data == 0,
+            "layout.data",
+            f"with fsdp must divide model.width={model.width}, got {layout.data}",
+        )

@@ -18,25 +18,24 @@ def train(
     runs: Annotated[Path, typer.Option(help="Folder that holds the run directories.")] = Path("runs"),
 ) -> None:
     """Train the model of a factory file. Ctrl-C stops with a checkpoint; the same command goes on from it."""
-    from gigafactory.factory.load import load_factory
-    from gigafactory.factory.summary import check_factory
+    from gigafactory.factory.summary import load_checked
     from gigafactory.train.devices import set_up
 
-    factory = load_factory(file, sets or [])
-    check_factory(factory)
+    factory = load_checked(file, sets or ())
     set_up(factory.layout.devices)
 
     from gigafactory.report.progress import Progress
     from gigafactory.train.loop import run
     from gigafactory.train.rundir import open_run
-    from gigafactory.train.session import check_same_run, open_session
+    from gigafactory.train.session import absolute_paths, check_same_run, open_session
 
+    factory = absolute_paths(factory, file.resolve().parent)
     directory = runs / factory.train.name
     check_same_run(directory, factory)
     began = time.perf_counter()
     with open_run(directory) as held, Progress() as progress:
         stops = StopOnSignal()
-        session = open_session(factory, held, file.resolve().parent, progress.event)
+        session = open_session(factory, held, progress.event)
         progress.event(f"ready after {time.perf_counter() - began:.1f} s")
         outcome = run(session, progress, stops)
     print(f"report: {outcome.report}")

@@ -85,7 +85,9 @@ class ModelConfig(BaseModel):
     def parameters(self) -> int:
         """Numbers stored. A tied embedding counts once (Grok-1: 315.7e9)."""
         norms = (4 if self.sandwich_norm else 2) * self.width
-        layer = self.attention_parameters + norms + self.mlp_parameters * max(self.experts, 1) + self.width * self.experts
+        layer = (
+            self.attention_parameters + norms + self.mlp_parameters * max(self.experts, 1) + self.width * self.experts
+        )
         embeddings = self.vocab * self.width * (1 if self.tie_embeddings else 2)
         return self.layers * layer + self.width + embeddings
 

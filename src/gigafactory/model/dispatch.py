@@ -23,13 +23,14 @@ def choices_at(place: Array, places: int) -> Array:
 
 
 def running_sum(x: Array, block: int = 128) -> Array:
-    """Inclusive sum over rows, by triangular matmuls per block: XLA's cumsum is slow on CPUs and GPUs alike."""
+    """Inclusive sum over rows, by triangular matmuls per block: XLA's cumsum is slow to run and to compile on CPUs."""
     rows, columns = x.shape
+    if rows <= block:
+        return jnp.tril(jnp.ones((rows, rows), x.dtype)) @ x
     padded = jnp.pad(x, ((0, -rows % block), (0, 0))).reshape(-1, block, columns)
-    triangle = jnp.tril(jnp.ones((block, block), x.dtype))
-    within = jnp.einsum("ij,bjc->bic", triangle, padded)
-    before = jnp.cumsum(within[:, -1], axis=0) - within[:, -1]
-    return (within + before[:, None]).reshape(-1, columns)[:rows]
+    within = jnp.einsum("ij,bjc->bic", jnp.tril(jnp.ones((block, block), x.dtype)), padded)
+    sums = within[:, -1]
+    return (within + (running_sum(sums) - sums)[:, None]).reshape(-1, columns)[:rows]
 
 
 def rows_at(x: Array, index: Array) -> Array:

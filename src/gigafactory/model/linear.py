@@ -8,7 +8,6 @@ the step time on CPUs, and the same trick lets explicit sharding reach auto shar
 from __future__ import annotations
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 

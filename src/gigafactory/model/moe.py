@@ -19,9 +19,10 @@ import jax.numpy as jnp
 from gigafactory.layout import Layout
 from gigafactory.model.collectives import axis_index, exchange, gather, scatter_sum, total
 from gigafactory.model.config import ModelConfig
+from gigafactory.model.dispatch import choices_at, combine, dispatch, running_sum
+from gigafactory.model.grouped import gated_experts
 from gigafactory.model.linear import expert_linear, linear
 from gigafactory.model.options import Options
-from gigafactory.model.vary import vary_like
 
 # axes over which one micro-batch's router statistics are averaged
 TOKEN_AXES = ("data", "expert", "context", "model")
@@ -116,100 +117,28 @@ def _with_capacity(
     options: Options,
     layout: Layout,
 ) -> tuple[jax.Array, RouterStats]:
-    rows, k = routing.experts.shape
-    capacity = places_per_expert(rows, cfg, options.capacity_factor)
+    capacity = places_per_expert(x.shape[0], cfg, options.capacity_factor)
     place, choice_at = _places(routing.experts, cfg.experts, capacity)
     devices = math.prod(layout.sizes[axis] for axis in TOKEN_AXES)
     dropped = jnp.mean((place == cfg.experts * capacity).astype(jnp.float32)) / devices
 
-    held = _dispatch(x, place, choice_at).reshape(cfg.experts, capacity, x.shape[-1])
+    held = dispatch(x, place, choice_at).reshape(cfg.experts, capacity, x.shape[-1])
     held = gather(exchange(held, layout, "expert", split=0, concat=1), layout, "model", dim=1)
     hidden = activate(expert_linear(held, layer["w_gate"]), cfg.activation) * expert_linear(held, layer["w_up"])
     out = scatter_sum(expert_linear(hidden, layer["w_down"]), layout, "model", dim=1)
     out = exchange(out, layout, "expert", split=1, concat=0)
-    # a choice without a place reads some other token's row, with weight 0
-    weights = jnp.where(place < cfg.experts * capacity, routing.weights, 0.0).astype(x.dtype)
-    combined = _combine(out.reshape(-1, x.shape[-1]), weights, place, choice_at)
+    combined = combine(out.reshape(-1, x.shape[-1]), routing.weights.astype(x.dtype), place, choice_at)
     return combined, stats._replace(dropped=dropped)
 
 
 def _places(experts: jax.Array, count: int, capacity: int) -> tuple[jax.Array, jax.Array]:
-    """place [rows, k]: index into the count * capacity places (one past the end when full); choice_at [places]: which
-    choice, numbered choice * rows + row, sits there (one past the end when empty)."""
+    """place [rows, k]: index into the count * capacity places (one past the end when full), and its inverse."""
     rows, k = experts.shape
     flat = experts.T.reshape(-1)
     one_hot = jax.nn.one_hot(flat, count, dtype=jnp.float32)
-    rank = jnp.sum((_running_sum(one_hot) - one_hot) * one_hot, axis=-1).astype(jnp.int32)
-    place = jnp.where(rank < capacity, flat * capacity + rank, count * capacity)
-    empty = vary_like(jnp.full((count * capacity,), rows * k, jnp.int32), experts)
-    choice_at = empty.at[place].set(jnp.arange(rows * k, dtype=jnp.int32), mode="drop", unique_indices=True)
-    return place.reshape(k, rows).T, choice_at
-
-
-def _running_sum(x: jax.Array, block: int = 128) -> jax.Array:
-    """Inclusive sum over rows, by triangular matmuls per block: XLA's cumsum is slow to run and to compile on CPUs."""
-    rows, columns = x.shape
-    if rows <= block:
-        return jnp.tril(jnp.ones((rows, rows), x.dtype)) @ x
-    padded = jnp.pad(x, ((0, -rows % block), (0, 0))).reshape(-1, block, columns)
-    within = jnp.einsum("ij,bjc->bic", jnp.tril(jnp.ones((block, block), x.dtype)), padded)
-    sums = within[:, -1]
-    return (within + (_running_sum(sums) - sums)[:, None]).reshape(-1, columns)[:rows]
-
-
-def _rows_at(x: jax.Array, index: jax.Array) -> jax.Array:
-    """x[index]; an index past the end gives the last row."""
-    return jnp.take(x, index, axis=0, mode="clip")
-
-
-@jax.custom_vjp
-def _dispatch(x: jax.Array, place: jax.Array, choice_at: jax.Array) -> jax.Array:
-    """x [rows, width] -> [places, width]; an empty place holds some row, which nothing reads.
-
-    Backward is a gather too, since every row knows its places.
-    """
-    return _rows_at(x, choice_at % x.shape[0])
-
-
-def _dispatch_forward(x: jax.Array, place: jax.Array, choice_at: jax.Array) -> tuple[jax.Array, jax.Array]:
-    return _dispatch(x, place, choice_at), place
-
-
-def _dispatch_backward(place: jax.Array, g: jax.Array) -> tuple[jax.Array, None, None]:
-    kept = (place < g.shape[0]).astype(g.dtype)
-    parts = [kept[:, i, None] * _rows_at(g, place[:, i]) for i in range(place.shape[1])]
-    return sum(parts[1:], parts[0]), None, None
-
-
-_dispatch.defvjp(_dispatch_forward, _dispatch_backward)
-
-
-@jax.custom_vjp
-def _combine(out: jax.Array, weights: jax.Array, place: jax.Array, choice_at: jax.Array) -> jax.Array:
-    """out [places, width] weighted back to [rows, width]."""
-    parts = [weights[:, i, None] * _rows_at(out, place[:, i]) for i in range(place.shape[1])]
-    return sum(parts[1:], parts[0])
-
-
-Saved = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-
-def _combine_forward(
-    out: jax.Array, weights: jax.Array, place: jax.Array, choice_at: jax.Array
-) -> tuple[jax.Array, Saved]:
-    return _combine(out, weights, place, choice_at), (out, weights, place, choice_at)
-
-
-def _combine_backward(saved: Saved, g: jax.Array) -> tuple[jax.Array, jax.Array, None, None]:
-    out, weights, place, choice_at = saved
-    rows, k = place.shape
-    weight_at = jnp.take(weights.T.reshape(-1), choice_at, mode="fill", fill_value=0)
-    d_out = _rows_at(g, choice_at % rows) * weight_at[:, None]
-    d_weights = jnp.stack([jnp.sum(g * _rows_at(out, place[:, i]), axis=-1) for i in range(k)], axis=-1)
-    return d_out, d_weights.astype(weights.dtype), None, None
-
-
-_combine.defvjp(_combine_forward, _combine_backward)
+    rank = jnp.sum((running_sum(one_hot) - one_hot) * one_hot, axis=-1).astype(jnp.int32)
+    place = jnp.where(rank < capacity, flat * capacity + rank, count * capacity).reshape(k, rows).T
+    return place, choices_at(place, count * capacity)
 
 
 def _dropless(
@@ -217,8 +146,6 @@ def _dropless(
 ) -> jax.Array:
     """Exact: every choice is computed. Over the expert axis tokens are all-gathered and results reduce-scattered,
     since an all-to-all of a static shape could not hold every possible imbalance."""
-    from gigafactory.model.grouped import gated_experts
-
     axes = ("expert", "model")
     weights, experts = routing.weights.astype(x.dtype), routing.experts
     for axis in axes:

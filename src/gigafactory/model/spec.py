@@ -66,9 +66,7 @@ def partitions(spec: Tree, layout: Layout) -> Tree:
 def abstract(spec: Tree, mesh: Mesh, layout: Layout, dtype: Any = jnp.float32) -> Tree:
     """Tree of jax.ShapeDtypeStruct with shardings: nothing is allocated."""
     return jax.tree.map(
-        lambda param: jax.ShapeDtypeStruct(
-            param.shape, dtype, sharding=NamedSharding(mesh, partition(param, layout))
-        ),
+        lambda param: jax.ShapeDtypeStruct(param.shape, dtype, sharding=NamedSharding(mesh, partition(param, layout))),
         spec,
         is_leaf=is_param,
     )

@@ -22,10 +22,13 @@ from gigafactory.data.prefetch import Prefetcher
 from gigafactory.errors import UserError
 from gigafactory.report.progress import Progress
 from gigafactory.report.run_page import write_report
+from gigafactory.train.batch import device_batch
 from gigafactory.train.checkpoint import Checkpointer
+from gigafactory.train.evaluation import loss_fields
 from gigafactory.train.metrics import MetricsWriter
 from gigafactory.train.sample import sample_texts
 from gigafactory.train.session import Past, Session
+from gigafactory.train.step import inverse
 
 Tree = Any
 Record = dict[str, Any]
@@ -119,6 +122,7 @@ def run(
     evaluation: Record | None = None
     bad_steps = 0
     last_saved, last_saved_s = step, clock.time_s
+
     def is_done() -> bool:
         return step >= total_steps or bool(train.max_seconds and clock.time_s >= train.max_seconds)
 
@@ -148,23 +152,23 @@ def run(
         clock.restart_step()
 
     try:
-        with Prefetcher(lambda at: device_batch(session, at), step, max(train.steps, step)) as batches:
+        with Prefetcher(lambda at: session_batch(session, at), step, max(train.steps, step)) as batches:
             stopped = False
             pending: Record | None = None
             while not is_done() and not stopped:
                 batch = next(batches)
-                first = not pending and step == session.past.step
+                first = pending is None
                 began = now()
                 state, numbers = program.step(state, batch, jnp.asarray(total_steps, jnp.int32))
+                step += 1
                 if first:
                     jax.block_until_ready(numbers)
                     clock.leave_out(began)
-                    progress.event(f"compiled in {now() - began:.1f} s")
-                if pending is not None:
+                    progress.event(f"first step done; compiled in {now() - began:.1f} s")
+                else:
                     jax.block_until_ready(pending)
-                clock.step_done()
+                    clock.step_done()
                 pending = numbers
-                step += 1
                 # the last step's numbers are there by now; this step's may not be, and are not waited for
                 if step % train.log_every_steps == 0 or step == 1 or bad_steps:
                     record = step_record(session, step, numbers, clock, total_steps)
@@ -180,11 +184,13 @@ def run(
                     total_steps = min(train.steps, step + math.ceil(left_s / clock.step_s))
                     progress.retarget(total_steps)
                 stopped = should_stop()
+                if step == 1 and not stopped:
+                    look(sample=bool(train.sample_every_steps))  # what the untrained model writes
                 if train.eval_every_steps and step % train.eval_every_steps == 0 and not (is_done() or stopped):
                     look(sample=bool(train.sample_every_steps and step % train.sample_every_steps == 0))
-                due = train.checkpoint.every_steps and step % train.checkpoint.every_steps == 0
-                due = due or (train.checkpoint.every_s and clock.time_s - last_saved_s >= train.checkpoint.every_s)
-                if due and not is_done():
+                every, every_s = train.checkpoint.every_steps, train.checkpoint.every_s
+                by_time = every_s > 0 and clock.time_s - last_saved_s >= every_s
+                if (by_time or (every > 0 and step % every == 0)) and not is_done():
                     save()
                 checkpoints.poll()
         complete = is_done()
@@ -218,37 +224,15 @@ def facts(session: Session) -> list[str]:
     ]
 
 
-def device_batch(session: Session, step: int, split: str = "train") -> Tree:
-    """The step's batch on the mesh: each process computes only the rows that its devices hold."""
-    train = session.factory.train
-    rows = train.batch_rows // train.accumulate
-    seed = session.factory.data.seed
-
-    def piece(name: str, index: tuple[slice, ...]) -> np.ndarray:
-        micro, wanted, positions = (s.indices(n) for s, n in zip(index, (train.accumulate, rows, train.sequence), strict=True))
-        parts = [
-            session.corpus.batch(
-                seed,
-                step,
-                rows=train.batch_rows,
-                sequence=train.sequence,
-                split=split,
-                row_range=(m * rows + wanted[0], m * rows + wanted[1]),
-            )[name][:, positions[0] : positions[1]]
-            for m in range(micro[0], micro[1])
-        ]
-        return np.stack(parts)
-
-    return {
-        name: jax.make_array_from_callback(like.shape, like.sharding, lambda index, name=name: piece(name, index))
-        for name, like in session.program.batch.items()
-    }
+def session_batch(session: Session, step: int, split: str = "train") -> Tree:
+    train, seed = session.factory.train, session.factory.data.seed
+    return device_batch(session.program, session.corpus, train, seed, step, split)
 
 
 def evaluate(session: Session, state: Tree, step: int, time_s: float) -> Record:
     """Loss on the first `train.eval_batches` batches of the held-out text: the same ones at every step."""
     totals = [
-        session.program.evaluate(state, device_batch(session, index, "validation"))
+        session.program.evaluate(state, session_batch(session, index, "validation"))
         for index in range(session.factory.train.eval_batches)
     ]
     nll, tokens = (float(sum(float(t[name]) for t in totals)) for name in ("nll", "tokens"))
@@ -257,30 +241,25 @@ def evaluate(session: Session, state: Tree, step: int, time_s: float) -> Record:
     )
 
 
-def loss_fields(loss: float, bytes_per_token: float) -> Record:
-    """loss in nats per token, and per byte of text in nats and bits."""
-    nats = loss / bytes_per_token
-    return {"loss": loss, "nats_per_byte": nats, "bits_per_byte": nats / math.log(2)}
-
-
 def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_steps: int) -> Record:
     """A step's line of metrics.jsonl."""
     train, model = session.factory.train, session.factory.model
     values = {name: np.asarray(value) for name, value in numbers.items()}
-    tokens_per_s = train.batch_rows * train.sequence / clock.step_s
-    flops_per_s = tokens_per_s * model.train_flops_per_token(train.sequence)
-    record = {"kind": "step", "step": step, "time_s": clock.time_s}
+    record: Record = {"kind": "step", "step": step, "time_s": clock.time_s}
     record |= loss_fields(float(values.pop("loss")), session.corpus.train.bytes_per_token)
-    record |= {"tokens_per_s": tokens_per_s, "step_s": clock.step_s, "model_flops_per_s": flops_per_s}
-    if peak := session.machine.get("gemm_flops_per_s"):
-        record["gemm_share"] = flops_per_s / peak
+    if math.isfinite(clock.step_s):
+        tokens_per_s = train.batch_rows * train.sequence / clock.step_s
+        flops_per_s = tokens_per_s * model.train_flops_per_token(train.sequence)
+        record |= {"tokens_per_s": tokens_per_s, "step_s": clock.step_s, "model_flops_per_s": flops_per_s}
+        if peak := session.machine.get("gemm_flops_per_s"):
+            record["gemm_share"] = flops_per_s / peak
+        record["eta_s"] = max(total_steps - step, 0) * clock.step_s
     if "expert_load" in values:
-        load = values.pop("expert_load")[np.argsort(session.program.order)]
+        load = values.pop("expert_load")[np.array(inverse(session.program.order))]
         record["expert_load"] = [[round(float(share), 4) for share in layer] for layer in load]
     record["skipped"] = bool(values.pop("skipped"))
     values.pop("tokens")
-    record |= {name: float(value) for name, value in values.items()}
-    return record | {"eta_s": max(total_steps - step, 0) * clock.step_s}
+    return record | {name: float(value) for name, value in values.items()}
 
 
 def bad_gradients(step: int, record: Record, last_saved: int) -> str:

@@ -13,7 +13,8 @@ from gigafactory.layout import AXES, Layout
 def make_mesh(layout: Layout, devices: Sequence[jax.Device]) -> Mesh:
     """Mesh of all five axes; the model axis is innermost, so that it stays inside a node."""
     shape = tuple(layout.sizes[axis] for axis in AXES)
-    return jax.make_mesh(shape, AXES, devices=list(devices)[: layout.devices], axis_types=(AxisType.Explicit,) * len(AXES))
+    types = (AxisType.Explicit,) * len(AXES)
+    return jax.make_mesh(shape, AXES, devices=list(devices)[: layout.devices], axis_types=types)
 
 
 def batch_spec(layout: Layout) -> PartitionSpec:

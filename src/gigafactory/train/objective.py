@@ -77,7 +77,16 @@ def pipelined(params: Tree, batch: Batch, net: Network) -> Share:
     context = Context(batch["tokens"], batch.get("positions"), batch.get("segments"))
 
     def pick(tree: Tree, index: jax.Array) -> Tree:
-        return jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, index, keepdims=False), tree)
+        return jax.tree.map(
+            lambda a: a[0] if a.shape[0] == 1 else lax.dynamic_index_in_dim(a, index, keepdims=False), tree
+        )
+
+    def run_group(groups: Tree, turn: jax.Array, x: jax.Array, context: Context) -> tuple:
+        return run_layers(pick(groups, turn), x, context, net)
+
+    if repeats > 1:
+        # otherwise the picked weights of every tick would be kept for the backward pass
+        run_group = jax.checkpoint(run_group, policy=jax.checkpoint_policies.nothing_saveable)
 
     def tick(ring: jax.Array, t: jax.Array) -> tuple[jax.Array, tuple[jax.Array, RouterStats | None]]:
         item = t - stage
@@ -86,7 +95,7 @@ def pipelined(params: Tree, batch: Batch, net: Network) -> Share:
         block, within = item // (stages * repeats), item % (stages * repeats)
         turn, which = within // stages, block * stages + within % stages
         x = jnp.where((stage == 0) & (turn == 0), pick(inputs, which), ring)
-        y, stats = run_layers(pick(groups, turn), x, pick(context, which), net)
+        y, stats = run_group(groups, turn, x, pick(context, which))
         if stats is not None:
             here = jax.nn.one_hot(turn, repeats) * valid
             stats = jax.tree.map(lambda leaf: jnp.tensordot(here, leaf, 0).reshape(-1, *leaf.shape[1:]), stats)
@@ -112,7 +121,7 @@ def gradient_on_device(
     trainable leaf. Metrics are the whole batch's, "expert_load" this stage's layers'.
     """
     axes = used_axes(net.layout)
-    trainable, base, batch = (vary_over(tree, axes) for tree in (trainable, base, batch))
+    trainable, base, batch = vary_over(trainable, axes), vary_over(base, axes), vary_over(batch, axes)
     params, back = jax.vjp(lambda t: prepare(t, base, net, train), trainable)
     scored = total(jnp.sum(batch["targets"] >= 0).astype(jnp.float32), net.layout, ("data", "expert", "context"))
     micro = batch["tokens"].shape[0]
@@ -147,7 +156,7 @@ def gradient_on_device(
 def nll_on_device(params: Tree, base: Tree | None, batch: Batch, net: Network, train: TrainSection) -> dict:
     """Summed negative log-likelihood (nats) and scored tokens of batch arrays [micro-batches, b, T]."""
     axes = used_axes(net.layout)
-    params, base, batch = (vary_over(tree, axes) for tree in (params, base, batch))
+    params, base, batch = vary_over(params, axes), vary_over(base, axes), vary_over(batch, axes)
     params = prepare(params, base, net, train)
     scored = total(jnp.sum(batch["targets"] >= 0).astype(jnp.float32), net.layout, ("data", "expert", "context"))
     if net.layout.stage > 1:

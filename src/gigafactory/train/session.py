@@ -27,7 +27,7 @@ from gigafactory.train.checkpoint import newest_verified, restore
 from gigafactory.train.devices import measure_gemm
 from gigafactory.train.run_weights import load_any
 from gigafactory.train.rundir import RunDirectory
-from gigafactory.train.step import Program, build_program, in_order
+from gigafactory.train.step import Program, build_program, in_order, inverse
 
 Say = Callable[[str], None]
 Tree = Any
@@ -89,16 +89,40 @@ def check_same_run(run: Path, factory: Factory) -> None:
             )
 
 
-def open_session(factory: Factory, run: RunDirectory, base_dir: Path, say: Say) -> Session:
-    """Read the text, build and initialise. base_dir: folder that relative paths of the factory file start from.
+def absolute_paths(factory: Factory, base_dir: Path) -> Factory:
+    """The factory with its paths, which start at its file's folder, made absolute: it can then be kept elsewhere."""
+
+    def under(where: str | None) -> str | None:
+        return None if where is None else str((base_dir / Path(where).expanduser()).resolve())
+
+    data, train = factory.data, factory.train
+    sources = tuple(
+        source.model_copy(update={"path": under(source.path), "hf_dataset": under(source.hf_dataset)})
+        for source in data.sources
+    )
+    named = data.tokenizer in ("bytes", "weights") or data.tokenizer.startswith("bpe:")
+    packaged = train.init_from is None or train.init_from.startswith("package:")
+    new_data = {
+        "sources": sources,
+        "cache": under(data.cache),
+        "tokenizer": data.tokenizer if named else under(data.tokenizer),
+    }
+    new_train = {"init_from": train.init_from if packaged else under(train.init_from)}
+    return factory.model_copy(
+        update={"data": data.model_copy(update=new_data), "train": train.model_copy(update=new_train)}
+    )
+
+
+def open_session(factory: Factory, run: RunDirectory, say: Say) -> Session:
+    """Read the text, build and initialise. The paths of the factory are absolute.
 
     Raises UserError for everything that a user can put right.
     """
     train = factory.train
-    weights = load_any(_under(base_dir, train.init_from)) if train.init_from else None
+    weights = load_any(train.init_from) if train.init_from else None
     if weights is not None:
         _check_same_model(weights, factory, train.init_from or "")
-    corpus = open_corpus(factory, run.path, base_dir, weights, say)
+    corpus = open_corpus(factory, run.path, weights, say)
     for split in ("train", "validation") if factory.data.validation_fraction else ("train",):
         corpus.check_length(split, train.sequence)
     program = build_program(
@@ -107,11 +131,11 @@ def open_session(factory: Factory, run: RunDirectory, base_dir: Path, say: Say) 
     run.write("factory.toml", dump_factory(factory))
     machine = describe_devices(program)
     run.write("machine.json", json.dumps(machine, indent=1) + "\n")
-    state, past = _state(program, run, factory, weights, say)
+    state, past = _state(program, run, factory, corpus, weights, say)
     return Session(factory, run, corpus, program, state, past, machine)
 
 
-def open_corpus(factory: Factory, run: Path, base_dir: Path, weights: Weights | None, say: Say) -> Corpus:
+def open_corpus(factory: Factory, run: Path, weights: Weights | None, say: Say) -> Corpus:
     """The tokenised text; with data.tokenizer = "weights" the tokenizer comes with the imported weights."""
     section = factory.data
     if section.tokenizer == "weights":
@@ -120,26 +144,14 @@ def open_corpus(factory: Factory, run: Path, base_dir: Path, weights: Weights | 
             with disk_errors(kept, "write"):
                 write_tokenizer(run, weights.tokenizer, weights.chat_template, weights.end_ids)
         elif not kept.exists():
-            raise UserError(
-                f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {train_from(factory)}'
-            )
+            given = factory.train.init_from or "none"
+            raise UserError(f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {given}')
         section = section.model_copy(update={"tokenizer": str(kept.resolve())})
-    corpus = prepare(section, base_dir, progress=say)
+    corpus = prepare(section, Path.cwd(), progress=say)
     check_vocab(corpus, factory.model.vocab)
     if factory.data.tokenizer != "weights":
         corpus.tokenizer.save(run / "tokenizer.json")
     return corpus
-
-
-def train_from(factory: Factory) -> str:
-    return repr(factory.train.init_from) if factory.train.init_from else "none"
-
-
-def _under(base_dir: Path, where: str) -> str:
-    if where.startswith("package:"):
-        return where
-    path = Path(where).expanduser()
-    return str(path if path.is_absolute() else base_dir / path)
 
 
 def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
@@ -151,15 +163,20 @@ def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
 
 
 def _state(
-    program: Program, run: RunDirectory, factory: Factory, weights: Weights | None, say: Say
+    program: Program, run: RunDirectory, factory: Factory, corpus: Corpus, weights: Weights | None, say: Say
 ) -> tuple[Tree, Past]:
     newest = newest_verified(run.checkpoints, say) if run.checkpoints.is_dir() else None
     if newest is not None:
         state, meta = restore(newest, program.state)
+        if meta["fingerprint"] != corpus.fingerprint:
+            raise UserError(
+                f"data: the text is not what {run.path} was trained on until step {meta['step']}, so that its order"
+                " cannot go on; put the old text back or give this run another train.name"
+            )
         saved_order = tuple(meta["order"])
         if saved_order != program.order:
             state = jax.jit(
-                lambda tree: in_order(in_order(tree, np.argsort(saved_order)), program.order),
+                lambda tree: in_order(in_order(tree, inverse(saved_order)), program.order),
                 out_shardings=jax.tree.map(lambda leaf: leaf.sharding, program.state),
             )(state)
         return state, Past(int(meta["step"]), float(meta["time_s"]), int(meta["total_steps"]))

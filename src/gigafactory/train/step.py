@@ -82,7 +82,8 @@ def build_program(
         params = in_order(initialize(spec, seed), order)
         base = in_order(initialize(base_spec, seed), order) if lora else None
         ema = jax.tree.map(jnp.copy, params) if train.optimizer.ema_decay else None
-        return {"step": jnp.zeros((), jnp.int32), "params": params, "base": base, "opt": optimizer.init(params), "ema": ema}
+        step, opt = jnp.zeros((), jnp.int32), optimizer.init(params)
+        return {"step": step, "params": params, "base": base, "opt": opt, "ema": ema}
 
     state = _sharded_state(jax.eval_shape(start, 0), specs, base_specs, mesh)
     batch = _abstract_batch(train, layout, mesh, document_mask)
@@ -155,6 +156,12 @@ def in_order(tree: Tree, order: Sequence[int]) -> Tree:
         return leaf[jnp.array(order)] if any(getattr(key, "key", None) == "layers" for key in path) else leaf
 
     return jax.tree_util.tree_map_with_path(reorder, tree)
+
+
+def inverse(order: Sequence[int]) -> list[int]:
+    """The order that undoes `in_order(tree, order)`."""
+    places = list(order)
+    return [places.index(layer) for layer in range(len(places))]
 
 
 def _sharded_state(state: Tree, specs: Tree, base_specs: Tree | None, mesh: Mesh) -> Tree:
