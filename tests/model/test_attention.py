@@ -56,11 +56,11 @@ def test_reference_with_everything_equals_a_loop_over_queries() -> None:
     rng = np.random.default_rng(2)
     key_mask = rng.random((2, 11)) < 0.7
     q_segments, k_segments = rng.integers(0, 2, (2, 7)), rng.integers(0, 2, (2, 11))
-    out = attention(
-        q, k, v, scale=2.0, softcap=1.5, q_offset=3, impl="reference",
-        key_mask=jnp.asarray(key_mask), q_segments=jnp.asarray(q_segments), k_segments=jnp.asarray(k_segments),
-    )  # fmt: skip
-    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    masks = {"key_mask": key_mask, "q_segments": q_segments, "k_segments": k_segments}
+    masks = {name: jnp.asarray(mask) for name, mask in masks.items()}
+    attend = functools.partial(attention, scale=2.0, softcap=1.5, q_offset=3, impl="reference", **masks)
+    out = jax.jit(attend, compiler_options=QUICKLY_COMPILED)(q, k, v)
+    out, q, k, v = (np.asarray(x, np.float64) for x in (out, q, k, v))
     blind = 0
     for b, i, h in np.ndindex(2, 7, 4):
         seen = [j for j in range(11) if j <= i + 3 and key_mask[b, j] and q_segments[b, i] == k_segments[b, j]]

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from triton_ir import kernels_for_cuda
+from jax.sharding import PartitionSpec
+from triton_ir import gpu_mesh, kernels_for_cuda, shaped_on
 
 from gigafactory.model.attention import attention
 from gigafactory.model.flash import Tile, Tiles, flash_attention
@@ -114,7 +114,7 @@ def test_both_passes_lower_for_cuda_without_a_gpu(dtype, D: int) -> None:
 @pytest.mark.parametrize("masked", [False, True])
 def test_inside_shard_map_with_the_replication_check_both_passes_lower_for_cuda(masked: bool) -> None:
     # Interpret mode itself does not pass shard_map's replication check (jax 0.10 and 0.11), so this stops at lowering.
-    mesh = jax.make_mesh((1, 1), ("data", "model"), axis_types=(AxisType.Explicit,) * 2)
+    mesh = gpu_mesh((2, 2), ("data", "model"))
     heads, rows = PartitionSpec("data", None, "model"), PartitionSpec("data")
 
     def attend(q, k, v, mask):
@@ -126,6 +126,6 @@ def test_inside_shard_map_with_the_replication_check_both_passes_lower_for_cuda(
         out, pull = jax.vjp(lambda q, k, v: sharded(q, k, v, mask), q, k, v)
         return out, *pull(ct)
 
-    inputs = [jax.device_put(x, NamedSharding(mesh, heads)) for x in operands(3, 2, 32, 32, 4, 2, 16)]
-    mask = jax.device_put(jnp.ones((2, 32), bool), NamedSharding(mesh, rows))
-    assert set(kernels_for_cuda(run, *inputs, mask)) == KERNELS
+    q, k = (shaped_on(mesh, heads, (2, 32, heads_, 16), jnp.bfloat16) for heads_ in (4, 2))
+    mask = shaped_on(mesh, rows, (2, 32), jnp.bool_)
+    assert set(kernels_for_cuda(run, q, k, k, q, mask)) == KERNELS

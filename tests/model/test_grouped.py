@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
-from triton_ir import kernels_for_cuda
+from triton_ir import gpu_mesh, kernels_for_cuda, shaped_on
 
 from gigafactory.model import grouped
 from gigafactory.model.grouped import gated_experts, grouped_matmul, pad_to_tiles, tile_plan, tile_rows
@@ -112,6 +112,9 @@ def value_and_gradients(function, x, experts, weights, w_gate, w_up, w_down, g):
     return out, *pull(g)
 
 
+by_all_experts = quick_jit(functools.partial(value_and_gradients, dense_experts))
+
+
 def ours(*arguments):
     return gated_experts(*arguments, jax.nn.silu)
 
@@ -126,9 +129,8 @@ def assert_all_close(a, b, tolerance: float = 2e-4) -> None:
 @pytest.mark.parametrize("k", [1, 2])
 def test_gated_experts_equal_all_experts_computed_for_all_rows(k: int) -> None:
     inputs = moe_inputs(10, 50, k)
-    assert_all_close(
-        quick_jit(functools.partial(value_and_gradients, ours))(*inputs), value_and_gradients(dense_experts, *inputs)
-    )
+    results = quick_jit(functools.partial(value_and_gradients, ours))(*inputs)
+    assert_all_close(results, by_all_experts(*inputs))
 
 
 def test_choices_of_other_devices_experts_add_nothing() -> None:
@@ -137,7 +139,7 @@ def test_choices_of_other_devices_experts_add_nothing() -> None:
     run = quick_jit(functools.partial(value_and_gradients, ours))
     local = run(x, experts - 1, weights, w_gate[1:3], w_up[1:3], w_down[1:3], g)
     silenced = [w.at[jnp.array([0, 3])].set(0.0) for w in (w_gate, w_up, w_down)]
-    out, dx, dweights, *dw = value_and_gradients(dense_experts, x, experts, weights, *silenced, g)
+    out, dx, dweights, *dw = by_all_experts(x, experts, weights, *silenced, g)
     assert_all_close(local, (out, dx, dweights, *(part[1:3] for part in dw)))
 
 
@@ -150,57 +152,50 @@ def gpu_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grouped, "kernel_weight_gradient", functools.partial(kernel_weight_gradient, interpret=True))
 
 
+@quick_jit
+def by_kernels(x, w, sizes, g):
+    out, pull = jax.vjp(lambda x, w: grouped_matmul(x, w, sizes), x, w)
+    return out, *pull(g)
+
+
 @pytest.mark.parametrize("sizes", SIZES)
 def test_kernels_equal_a_loop_over_experts(sizes: list[int], gpu_machine: None) -> None:
     x, w, g = normal(0, N, 64), normal(1, E, 64, 192), normal(2, N, 192)
-
-    @quick_jit
-    def run(x, w, sizes, g):
-        out, pull = jax.vjp(lambda x, w: grouped_matmul(x, w, sizes), x, w)
-        return out, *pull(g)
-
-    results = run(x, w, jnp.array(sizes, jnp.int32), g)
+    results = by_kernels(x, w, jnp.array(sizes, jnp.int32), g)
     for a, b in zip(results, expected(x, w, sizes, g), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-4)
 
 
 def test_gated_experts_on_a_gpu_equal_all_experts_computed(gpu_machine: None) -> None:
     inputs = moe_inputs(12, 24, 2, 64, 128)
-    assert_all_close(
-        quick_jit(functools.partial(value_and_gradients, ours))(*inputs), value_and_gradients(dense_experts, *inputs)
-    )
+    results = quick_jit(functools.partial(value_and_gradients, ours))(*inputs)
+    assert_all_close(results, by_all_experts(*inputs))
 
 
-MESH = functools.partial(jax.make_mesh, (1, 1), ("data", "expert"), axis_types=(AxisType.Explicit,) * 2)
+ROWS, HELD, RESULT = PartitionSpec("data"), PartitionSpec("expert"), PartitionSpec(("data", "expert"))
+INPUT_SPECS = (ROWS, ROWS, ROWS, HELD, HELD, HELD, RESULT)
 
 
-def sharded_experts(mesh, rows, held):
+def sharded_experts(mesh):
     """gated_experts where the rows vary over one axis and the experts over another."""
-    return jax.shard_map(
-        ours, mesh=mesh, in_specs=(rows, rows, rows, held, held, held), out_specs=PartitionSpec(("data", "expert"))
-    )
-
-
-def placed_inputs(mesh, inputs):
-    rows, held = PartitionSpec("data"), PartitionSpec("expert")
-    specs = (rows, rows, rows, held, held, held, PartitionSpec(("data", "expert")))
-    return [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(inputs, specs, strict=True)]
+    return jax.shard_map(ours, mesh=mesh, in_specs=INPUT_SPECS[:-1], out_specs=RESULT)
 
 
 def test_inside_shard_map_with_the_replication_check() -> None:
-    mesh = MESH()
+    mesh = jax.make_mesh((1, 1), ("data", "expert"), axis_types=(AxisType.Explicit,) * 2)
     inputs = moe_inputs(13, 30, 2)
-    function = sharded_experts(mesh, PartitionSpec("data"), PartitionSpec("expert"))
-    results = quick_jit(functools.partial(value_and_gradients, function))(*placed_inputs(mesh, inputs))
-    assert_all_close(results, value_and_gradients(dense_experts, *inputs))
+    placed = [jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip(inputs, INPUT_SPECS, strict=True)]
+    results = quick_jit(functools.partial(value_and_gradients, sharded_experts(mesh)))(*placed)
+    assert_all_close(results, by_all_experts(*inputs))
 
 
 def test_kernels_lower_for_cuda_inside_shard_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
-    mesh = MESH()
-    inputs = [x.astype(jnp.bfloat16) if x.dtype == jnp.float32 else x for x in moe_inputs(14, 24, 2, 64, 128)]
-    function = sharded_experts(mesh, PartitionSpec("data"), PartitionSpec("expert"))
-    kernels = kernels_for_cuda(functools.partial(value_and_gradients, function), *placed_inputs(mesh, inputs))
+    mesh = gpu_mesh((2, 2), ("data", "expert"))
+    shapes = [(24, 64), (24, 2), (24, 2), (E, 64, 128), (E, 64, 128), (E, 128, 64), (48, 64)]
+    dtypes = [jnp.bfloat16, jnp.int32, *[jnp.bfloat16] * 5]
+    inputs = [shaped_on(mesh, *described) for described in zip(INPUT_SPECS, shapes, dtypes, strict=True)]
+    kernels = kernels_for_cuda(functools.partial(value_and_gradients, sharded_experts(mesh)), *inputs)
     assert set(kernels) == {"grouped_matmul", "grouped_matmul_transposed", "grouped_weight_gradient"}
 
 

@@ -1,17 +1,18 @@
 """Lowering Pallas kernels for CUDA on a machine without a GPU, down to Triton programs that pass its verifier."""
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 from jax._src.lib import triton
 from jax._src.lib.mlir import ir
+from jax.sharding import AbstractDevice, AbstractMesh, AxisType, NamedSharding, PartitionSpec
 
 
 def kernels_for_cuda(function: Callable[..., Any], *inputs: Any) -> dict[str, str]:
     """Name -> Triton program of every kernel in `function`. Lowering alone accepts programs that Triton refuses."""
-    with _a_gpu():
+    # Newer JAX asks which GPU a kernel is lowered for; older takes one of compute capability 9.0.
+    with jax.sharding.use_abstract_mesh(gpu_mesh((), ())):
         lowered = jax.jit(function).trace(*inputs).lower(lowering_platforms=("cuda",))
     programs = {}
     for call in _operations(lowered.compiler_ir().operation):
@@ -33,9 +34,13 @@ def _operations(operation: Any) -> Iterator[Any]:
                 yield from _operations(inner.operation)
 
 
-def _a_gpu() -> contextlib.AbstractContextManager[Any]:
-    """Newer JAX asks which GPU a kernel is lowered for; older takes one of compute capability 9.0."""
-    if jax.__version_info__ < (0, 11):
-        return contextlib.nullcontext()
-    device = jax.sharding.AbstractDevice(device_kind="NVIDIA H100", num_cores=None, platform="cuda")
-    return jax.sharding.use_abstract_mesh(jax.sharding.AbstractMesh((), (), abstract_device=device))
+H100 = AbstractDevice(device_kind="NVIDIA H100", num_cores=None, platform="cuda")
+
+
+def gpu_mesh(sizes: tuple[int, ...], axes: tuple[str, ...]) -> AbstractMesh:
+    """A mesh of GPUs that are not there."""
+    return AbstractMesh(sizes, axes, axis_types=(AxisType.Explicit,) * len(axes), abstract_device=H100)
+
+
+def shaped_on(mesh: AbstractMesh, spec: PartitionSpec, shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, spec))
