@@ -94,8 +94,6 @@ def build_program(
         metric_specs |= dict.fromkeys(names, PartitionSpec()) | {"expert_load": load}
 
     def on_mesh(function: Callable, out_specs: Tree) -> Callable:
-        if layout.devices == 1:
-            return function
         in_specs = (specs, base_specs, jax.tree.map(lambda _: batch_spec(layout), batch))
         return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs)
 
