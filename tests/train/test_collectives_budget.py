@@ -80,17 +80,20 @@ def expected_collectives(cfg: ModelConfig, train: TrainSection, layout: Layout) 
     ends = 1 if pipeline else micro  # runs of embedding and head; a pipeline's take all micro-batches at once
     head_rows = b * T * (micro // layout.stage if pipeline else 1)
     embedded = stream * (micro if pipeline else 1)
-    recomputed = int(train.remat == "full")
+    recomputed = int(train.remat == "full" or layout.circular_repeats > 1)
+    places = cfg.experts * places_per_expert(b * T // layout.model, cfg, train.capacity_factor) if cfg.experts else 0
 
     if layout.model > 1:
         # Attention and MLP each gather what they read and scatter what they sum; the backward pass the other way round.
+        # Experts read places, which were exchanged before.
         for kind in ("all-gather", "reduce-scatter"):
-            add(["model"], kind, "bf16", layers * 2 * (2 + recomputed), stream)
+            add(["model"], kind, "bf16", layers * (2 + recomputed), stream)
+            of_mlp = places * layout.model * cfg.width if cfg.experts else stream
+            add(["model"], kind, "bf16", layers * (2 + recomputed), of_mlp)
             add(["model"], kind, "bf16", ends, embedded)
             add(["model"], kind, "bf16", ends, head_rows * cfg.width)
         add(["model"], "all-reduce", "f32", 2 * ends, head_rows)  # maximum and normaliser of the logits
     if layout.expert > 1:
-        places = cfg.experts * places_per_expert(b * T, cfg, train.capacity_factor)
         add(["expert"], "all-to-all", "bf16", layers * (4 + 2 * recomputed), places * cfg.width)
     if layout.context > 1:
         keys = b * train.sequence * cfg.kv_heads * cfg.head_dim // layout.model
@@ -111,8 +114,10 @@ def expected_collectives(cfg: ModelConfig, train: TrainSection, layout: Layout) 
         if "data" in cut:
             whole = local * layout.data // (param.shape[0] // layout.stage if stacked else 1)
             both_ends = name == "embed" and cfg.tie_embeddings
-            # Gathered for the forward and again for the backward pass; a tied embedding once for both its uses.
-            add(["data"], "all-gather", "bf16", 2 * layers if stacked else ends, whole)
+            # Gathered for the forward and again for the backward pass, and once more where a circular pipeline
+            # recomputes its groups; a tied embedding once for both its uses.
+            times = 3 if layout.circular_repeats > 1 else 2
+            add(["data"], "all-gather", "bf16", times * layers if stacked else ends, whole)
             add(["data"], "reduce-scatter", "f32", layers if stacked else ends * (1 + both_ends), whole)
 
     for name, entry in parameter_spec(cfg).items():
@@ -127,23 +132,20 @@ def expected_collectives(cfg: ModelConfig, train: TrainSection, layout: Layout) 
 def expected_matmul_flops(cfg: ModelConfig, train: TrainSection, layout: Layout) -> float:
     """Of one device: its share of ModelConfig's count, all keys attended to, and what runs more often than once.
 
-    More often: routing on every device of the model axis, layers in the pipeline's bubble, the recomputed forward.
-    Attention's logits are computed once more for its backward pass, unless that is what the recomputed forward does.
+    More often: layers in the pipeline's bubble, the recomputed forward (always, where a pipeline is circular).
+    Attention's logits are computed once more for its backward pass; XLA finds that full remat has just done so.
     """
     tokens = train.batch_rows * train.sequence / layout.devices
     of_head = 2.0 * cfg.vocab * cfg.width
     of_layers = cfg.forward_flops_per_token(train.sequence, causal=False) - of_head
-    of_router = 2.0 * cfg.layers * cfg.width * cfg.experts
     # Places are found by running sums over blocks of 128 choices: triangular products, forward only.
     of_places = 2.0 * cfg.layers * cfg.experts_per_token * 128 * cfg.experts if cfg.experts else 0.0
     of_logits = 2.0 * cfg.layers * cfg.heads * cfg.head_dim * train.sequence
-    forward = of_layers + of_router * (layout.model - 1)
     runs = train.accumulate * layout.circular_repeats
     bubble = (runs + layout.stage - 1) / runs
-    again = 1 if train.remat == "full" else 0
+    again = int(train.remat == "full" or layout.circular_repeats > 1)
     return tokens * (
-        3 * of_head
-        + bubble * ((3 + again) * forward + (1 - again) * of_logits + (1 + again) * of_places * layout.model)
+        3 * of_head + bubble * ((3 + again) * of_layers + (train.remat != "full") * of_logits + (1 + again) * of_places)
     )
 
 
