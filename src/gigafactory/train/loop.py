@@ -76,12 +76,8 @@ class Clock:
         self._last = now()
         self._steps_s: deque[float] = deque(maxlen=SPEED_STEPS)
 
-    def restart_step(self) -> None:
-        """What lies between two steps (evaluation, samples) is no step time."""
-        self._last = self._now()
-
     def leave_out(self, since: float) -> None:
-        """Compilation is no training time."""
+        """Compilation, evaluation and samples are no training time."""
         self._start += self._now() - since
         self._last = self._now()
 
@@ -115,9 +111,7 @@ def run(
     teller = Teller(session, progress)
     checkpoints = Checkpointer(session.run.checkpoints, train.checkpoint.keep_last, train.checkpoint.keep_every_steps)
     state, step = session.state, session.past.step
-    total_steps = session.past.total_steps or train.steps
-    if not train.max_seconds:
-        total_steps = train.steps
+    total_steps = first_estimate(session)
     clock = Clock(session.past.time_s, now)
     evaluation: Record | None = None
     bad_steps = 0
@@ -130,26 +124,37 @@ def run(
         checkpoints.close()
         progress.event(f"this run is finished: {step:,} steps in {clock.time_s:,.0f} s of training")
         return Outcome(True, step, None, write_report(session.run.path))
-    if step:
+    if step or session.run.metrics.exists():  # also when a start before this one ended without a checkpoint
         teller.writer.drop_after(step, time_s=clock.time_s)
-        progress.event(f"going on from step {step:,}")
+        progress.event(f"going on from step {step:,}" if step else "starting anew: no checkpoint was saved before")
     progress.start(total_steps, facts(session))
 
     def save() -> None:
         nonlocal last_saved, last_saved_s
-        past = asdict(Past(step, clock.time_s, total_steps))
+        past = asdict(Past(step, clock.time_s))
         checkpoints.save(step, state, past | {"order": program.order, "fingerprint": corpus.fingerprint})
         last_saved, last_saved_s = step, clock.time_s
 
+    def watch(at: int, numbers: Tree) -> None:
+        nonlocal bad_steps
+        bad_steps = bad_steps + 1 if numbers["skipped"] else 0
+        if bad_steps == 1:
+            text = f"step {at:,} skipped: gradient norm {float(numbers['grad_norm']):.3g}"
+            teller.write({"kind": "event", "step": at, "time_s": clock.time_s, "text": text})
+        if bad_steps >= BAD_STEPS_IN_A_ROW:
+            raise UserError(bad_gradients(at, numbers, last_saved))
+
     def look(*, sample: bool) -> None:
         nonlocal evaluation
+        jax.block_until_ready(state)
+        began = now()
         if corpus.validation.tokens:
             evaluation = evaluate(session, state, step, clock.time_s)
             teller.write(evaluation)
         if sample:
             for prompt, text in sample_texts(session, state):
                 teller.write({"kind": "sample", "step": step, "time_s": clock.time_s, "prompt": prompt, "text": text})
-        clock.restart_step()
+        clock.leave_out(began)
 
     try:
         with Prefetcher(lambda at: session_batch(session, at), step, max(train.steps, step)) as batches:
@@ -168,17 +173,11 @@ def run(
                 else:
                     jax.block_until_ready(pending)
                     clock.step_done()
+                    watch(step - 1, pending)
                 pending = numbers
                 # the last step's numbers are there by now; this step's may not be, and are not waited for
-                if step % train.log_every_steps == 0 or step == 1 or bad_steps:
-                    record = step_record(session, step, numbers, clock, total_steps)
-                    bad_steps = bad_steps + 1 if record["skipped"] else 0
-                    teller.write(record)
-                    if bad_steps == 1:
-                        text = f"step {step:,} skipped: gradient norm {record['grad_norm']}"
-                        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": text})
-                    if bad_steps >= BAD_STEPS_IN_A_ROW:
-                        raise UserError(bad_gradients(step, record, last_saved))
+                if step % train.log_every_steps == 0 or step == 1:
+                    teller.write(step_record(session, step, numbers, clock, total_steps))
                 if train.max_seconds and step >= session.past.step + 5:
                     left_s = max(train.max_seconds - clock.time_s, 0.0)
                     total_steps = min(train.steps, step + math.ceil(left_s / clock.step_s))
@@ -190,24 +189,37 @@ def run(
                     look(sample=bool(train.sample_every_steps and step % train.sample_every_steps == 0))
                 every, every_s = train.checkpoint.every_steps, train.checkpoint.every_s
                 by_time = every_s > 0 and clock.time_s - last_saved_s >= every_s
-                if (by_time or (every > 0 and step % every == 0)) and not is_done():
+                # in a row of bad steps nothing changes, and saving would push the older, good ones out
+                if (by_time or (every > 0 and step % every == 0)) and not (is_done() or bad_steps):
                     save()
                 checkpoints.poll()
+        if pending is not None:
+            watch(step, pending)
         complete = is_done()
         if complete:
-            total_steps = step
             look(sample=True)
+        if stopped:
+            progress.event("stopping: saving a checkpoint")
         if step > last_saved or complete:
             checkpoints.wait()
             save()
             checkpoints.wait()
-        text = "finished" if complete else "stopped; the same command goes on from here"
-        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": f"{text} at step {step:,}"})
+        text = f"finished at step {step:,}" if complete else f"stopped at step {step:,}; the same command goes on from it"
+        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": text})
     finally:
         progress.close()
         teller.writer.close()
         checkpoints.close()
     return Outcome(complete, step, evaluation, write_report(session.run.path))
+
+
+def first_estimate(session: Session) -> int:
+    """Steps of the run: those of the factory file, or what its seconds hold at the speed of the starts before."""
+    train, past = session.factory.train, session.past
+    if not (train.max_seconds and past.step):
+        return train.steps
+    left_s = max(train.max_seconds - past.time_s, 0.0)
+    return min(train.steps, past.step + math.ceil(left_s * past.step / max(past.time_s, 1e-9)))
 
 
 def facts(session: Session) -> list[str]:
@@ -262,9 +274,13 @@ def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_
     return record | {name: float(value) for name, value in values.items()}
 
 
-def bad_gradients(step: int, record: Record, last_saved: int) -> str:
+def bad_gradients(step: int, numbers: Tree, last_saved: int) -> str:
+    kept = (
+        f"go on from the checkpoint of step {last_saved} with a lower train.optimizer.learning_rate or clip_norm"
+        if last_saved
+        else "nothing was saved: start again with a lower train.optimizer.learning_rate or clip_norm"
+    )
     return (
-        f"training stopped at step {step}: the gradient of {BAD_STEPS_IN_A_ROW} steps in a row was not usable (norm"
-        f" {record['grad_norm']}, loss {record['loss']}); the checkpoint of step {last_saved} is good: lower"
-        " train.optimizer.learning_rate or clip_norm and go on from it"
+        f"training stopped at step {step}: the gradients of {BAD_STEPS_IN_A_ROW} steps in a row were not usable (norm"
+        f" {float(numbers['grad_norm']):.3g}, loss {float(numbers['loss']):.3g}); {kept}"
     )

@@ -23,7 +23,7 @@ from gigafactory.factory.machine import find_machine
 from gigafactory.files import disk_errors
 from gigafactory.model.huggingface import write_tokenizer
 from gigafactory.model.weights import Weights
-from gigafactory.train.checkpoint import newest_verified, restore
+from gigafactory.train.checkpoint import checkpoints, newest_verified, restore
 from gigafactory.train.devices import measure_gemm
 from gigafactory.train.run_weights import load_any
 from gigafactory.train.rundir import RunDirectory
@@ -52,11 +52,10 @@ FIXED = (
 
 @dataclass
 class Past:
-    """What a run knows of itself, kept in each checkpoint: steps done, training seconds, the schedule's length."""
+    """What a run knows of itself, kept in each checkpoint: steps done, training seconds."""
 
     step: int = 0
     time_s: float = 0.0
-    total_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Session:
 def check_same_run(run: Path, factory: Factory) -> None:
     """Raise UserError when the run's kept factory file and this one differ in what may not change."""
     kept = run / "factory.toml"
-    if not kept.exists():
+    if not kept.exists() or not checkpoints(run / "checkpoints"):  # nothing that has to fit
         return
     before = load_factory(kept)
     for name in FIXED:
@@ -179,7 +178,12 @@ def _state(
                 lambda tree: in_order(in_order(tree, inverse(saved_order)), program.order),
                 out_shardings=jax.tree.map(lambda leaf: leaf.sharding, program.state),
             )(state)
-        return state, Past(int(meta["step"]), float(meta["time_s"]), int(meta["total_steps"]))
+        return state, Past(int(meta["step"]), float(meta["time_s"]))
+    if damaged := checkpoints(run.checkpoints):
+        raise UserError(
+            f"{run.checkpoints}: none of the {len(damaged)} checkpoints is whole; put good copies back, or delete the"
+            " folder to start over"
+        )
     state = program.init(factory.train.seed)
     if weights is not None:
         state = _imported(state, weights, program)
