@@ -204,7 +204,9 @@ def run(
             checkpoints.wait()
             save()
             checkpoints.wait()
-        text = f"finished at step {step:,}" if complete else f"stopped at step {step:,}; the same command goes on from it"
+        text = f"finished at step {step:,}"
+        if not complete:
+            text = f"stopped at step {step:,}; the same command goes on from it"
         teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": text})
     finally:
         progress.close()
