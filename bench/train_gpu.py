@@ -33,6 +33,7 @@ from gigafactory.factory.catalog import chip_of_device
 from gigafactory.factory.training import TrainSection
 from gigafactory.layout import Layout
 from gigafactory.model.config import ModelConfig, grok_config
+from gigafactory.train.hlo import KINDS
 from gigafactory.train.hlo_text import Instruction, Module, parse_module
 from gigafactory.train.step import Program, build_program
 
@@ -183,6 +184,8 @@ def kind_of(name: str, instruction: Instruction | None, module: Module) -> str:
     """What sort of work an operation is, from its instruction."""
     if instruction is None:
         return "unknown"
+    if instruction.opcode.removesuffix("-start").removesuffix("-done") in KINDS:
+        return "communication"
     target = re.search(r'custom_call_target="([^"]*)"', instruction.attributes)
     inside = re.search(r"\bcalls=%?([\w.\-]+)", instruction.attributes)
     opcodes = {instruction.opcode}

@@ -61,6 +61,7 @@ def test_the_models_are_of_the_size_that_is_said() -> None:
         ("fusion(%x), kind=kLoop, calls=%sums", "reductions"),
         ("transpose(%x), dimensions={0}", "copies and conversions"),
         ("multiply(%x, %x)", "element-wise"),
+        ("all-reduce-start(%x), replica_groups={}, to_apply=%sums", "communication"),
         ("gather(%x, %x)", "gather, scatter, slices"),
     ],
 )
