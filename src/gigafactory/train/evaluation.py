@@ -43,9 +43,11 @@ def evaluate_run(run: Path, batches: int, say: Callable[[str], None]) -> Record:
     corpus.check_length("validation", factory.train.sequence)
     train = factory.train.model_copy(update={"accumulate": 1})
     program = build_program(factory.model, train, Layout(), jax.devices()[:1], document_mask=factory.data.document_mask)
-    needed = {name: program.state[name] for name in ("params", "base", "ema")}
-    state, meta = restore(newest, needed)
-    state = in_order(state, inverse(meta["order"]))
+    state: Record = dict.fromkeys(("params", "base", "ema"))
+    for root in state:
+        if program.state[root] is not None:
+            tree, meta = restore(newest, {root: program.state[root]}, root)
+            state |= in_order(tree, inverse(meta["order"]))
     per_batch = train.batch_rows * train.sequence
     count = batches or max(corpus.validation.tokens // per_batch, 1)
     nll = tokens = 0.0

@@ -227,12 +227,17 @@ def first_estimate(session: Session) -> int:
 def facts(session: Session) -> list[str]:
     """What is trained, and on what: lines for the terminal."""
     model, layout, corpus = session.factory.model, session.factory.layout, session.corpus
-    kind = f"{model.experts} experts, {model.experts_per_token} per token" if model.experts else "dense"
+    kind = "dense"
+    if model.experts:
+        active = f"{model.active_parameters():,} active"
+        kind = f"{active}: {model.experts} experts, {model.experts_per_token} per token"
+    lora = session.factory.train.lora
+    tuned = f"; low-rank updates of rank {lora.rank} are trained" if lora.rank else ""
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout.sizes.items() if size > 1) or "one device"
     speed = session.machine.get("gemm_flops_per_s")
     peak = f", {speed / 1e9:,.0f} GFLOP/s of matmul" if speed else ""
     return [
-        f"model: {model.parameters():,} parameters, {model.active_parameters():,} active ({kind})",
+        f"model: {model.parameters():,} parameters ({kind}){tuned}",
         f"data: {corpus.train.tokens:,} training tokens, {corpus.validation.tokens:,} held out",
         f"machine: {session.machine['chip']}, {sizes}{peak}",
     ]
