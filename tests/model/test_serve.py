@@ -18,7 +18,7 @@ from gigafactory.model.options import Options
 from gigafactory.model.serve import Generator, choose, generate, programs
 from gigafactory.model.spec import initialize
 
-SIZES: dict[str, Any] = {"layers": 3, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "vocab": 61, "context": 64}
+SIZES: dict[str, Any] = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "vocab": 61, "context": 64}
 FAMILIES = {
     "grok": grok_config(**SIZES, ffn_width=40, experts=4, attention_multiplier=0.5, attention_softcap=2.0),
     "llama": ModelConfig(**SIZES, ffn_width=48, tie_embeddings=False, rope_base=500.0),
@@ -56,7 +56,7 @@ def test_every_step_equals_the_whole_forward_pass(family: str) -> None:
         np.testing.assert_allclose(logits, whole(params, cfg, ids[: length + 1]), atol=5e-6)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["grok", "llama"])
 def test_reading_in_pieces_and_growing_the_cache_change_nothing(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cfg = FAMILIES[family]
     params = weights(cfg)

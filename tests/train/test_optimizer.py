@@ -82,9 +82,14 @@ def test_adamw_with_clipping_is_optax() -> None:
     )
     want = on_device(draw(0))
     state = other.init(want)
+
+    @jax.jit
+    def step(grad: Tree, state: Tree, params: Tree) -> Tree:
+        updates, state = other.update(grad, state, params)
+        return optax.apply_updates(params, updates), state
+
     for grad in grads:
-        updates, state = other.update(on_device(grad), state, want)
-        want = optax.apply_updates(want, updates)
+        want, state = step(grad, state, want)
     got, _, _, stats = steps(section, grads, factor=0.5)
     close(got, want, rtol=2e-6, atol=1e-7)
     assert stats["grad_norm"] == pytest.approx(float(optax.global_norm(grads[-1])), rel=1e-6)
@@ -196,12 +201,11 @@ LAYOUTS = [
 ]
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
 @pytest.mark.parametrize(
     "layout", LAYOUTS, ids=lambda layout: "-".join(f"{k}{v}" for k, v in layout.sizes.items() if v > 1)
 )
-def test_every_mesh_gives_the_step_of_one_device(name: str, layout: Layout) -> None:
-    section = OptimizerSection(name=name, ema_decay=0.9, warmup_steps=0)
+def test_every_mesh_gives_the_step_of_one_device(layout: Layout) -> None:
+    section = OptimizerSection(name="muon", ema_decay=0.9)  # with adamw for the embedding, the router and norms
     grads = [draw(1), draw(2)]
     want = steps(section, grads)
     mesh = jax.make_mesh(tuple(layout.sizes.values()), AXES, axis_types=(AxisType.Explicit,) * len(AXES))
