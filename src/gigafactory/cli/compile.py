@@ -46,7 +46,7 @@ def compile(
         return
     console = Console(highlight=False)
     sizes = " x ".join(f"{axis} {result.layout[axis]}" for axis in AXES if result.layout[axis] > 1)
-    console.print(f"[bold]{escape(factory.name)}[/bold] on {result.devices} devices{f': {sizes}' if sizes else ''}")
+    console.print(f"[bold]{escape(factory.name)}[/bold] on {result.devices} device{f's: {sizes}' if sizes else ''}")
     console.print(_memory(result, factory.cluster))
     console.print(_flops(result))
     console.print(_collectives(result))
@@ -65,18 +65,16 @@ def compile(
 
 def _memory(result: AheadOfTime, cluster: ClusterSection) -> Table:
     table = _table("memory per device", "")
+    gradients = f"{fmt.byte_size(result.gradient_bytes)} of gradients included"
+    if cluster.chips:
+        gradients += "; an upper bound: compiled for CPUs, which fuse less"
     batch = result.argument_bytes - result.parameter_bytes - result.optimizer_bytes - result.average_bytes
     for name, size, remark in (
         ("parameters", result.parameter_bytes, ""),
         ("optimizer", result.optimizer_bytes, ""),
         ("averaged parameters", result.average_bytes, ""),
         ("batch", batch, ""),
-        (
-            "temporaries",
-            result.temp_bytes,
-            f"upper bound, {fmt.byte_size(result.gradient_bytes)} of gradients included: compiled for CPUs,"
-            " which keep bfloat16 as float32",
-        ),
+        ("temporaries", result.temp_bytes, gradients),
         ("peak", result.peak_bytes, _fits(result, cluster)),
     ):
         if size:

@@ -14,6 +14,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -55,10 +56,11 @@ class AheadOfTime:
 
     parameter_bytes (frozen ones included), gradient_bytes (as summed, in float32; a part of the temporaries),
     optimizer_bytes, average_bytes: exact, from the shardings. argument_bytes, output_bytes, alias_bytes, temp_bytes:
-    XLA's own account of the program as compiled for CPUs; temp is an upper bound for accelerators, since CPUs keep
-    bfloat16 activations as float32 and have no fused attention kernel. matmul_flops: every matrix product times the
+    XLA's own account of the program as compiled for CPUs; temp is an upper bound for accelerators, which fuse more
+    and have kernels for attention. matmul_flops: every matrix product times the
     turns of its loops. xla_flops: XLA's count with element-wise work, corrected for loops, whose bodies it counts
-    once. model_flops: the useful work by arithmetic, ModelConfig.train_flops_per_token with causal attention.
+    once. model_flops: the useful work by arithmetic, ModelConfig.train_flops_per_token with causal attention; with
+    adapters two thirds of it, since frozen weights need no gradient.
     lower_s, compile_s, peak_rss_bytes: of the compilation.
     """
 
@@ -231,10 +233,12 @@ def compile_here(
 
     from gigafactory.train.step import build_program
 
-    rows = train.batch_rows * cell.data // layout.data
-    program = build_program(
-        model, train.model_copy(update={"batch_rows": rows}), cell, jax.devices(), document_mask=document_mask
-    )
+    own = {"batch_rows": train.batch_rows * cell.data // layout.data}
+    # XLA has no bfloat16 on CPUs and would keep such arrays as float32. Nothing is computed here, so float16, which it
+    # has, stands in: the same program with the same bytes.
+    stand_in = {"compute_dtype": "float16"} if train.compute_dtype == "bfloat16" else {}
+    here = train.model_copy(update=own | stand_in)
+    program = build_program(model, here, cell, jax.devices(), document_mask=document_mask)
     start = time.perf_counter()
     lowered = cast(jax.stages.Wrapped, program.step).lower(
         program.state, program.batch, jax.ShapeDtypeStruct((), "int32")
@@ -256,10 +260,13 @@ def compile_here(
         )
         compile_s = time.perf_counter() - start
         contents = read_contents(_partitioned_text(Path(folder)) or compiled.as_text() or "", cell.sizes)
+    if stand_in:
+        contents = _as_bfloat16(contents)
     memory: Any = compiled.memory_analysis()
     state = {name: _bytes_on_a_device(tree, layout) for name, tree in program.state.items()}
     shrunk = _bytes_on_a_device(program.state, cell) - sum(state.values())
     tokens = train.batch_rows * train.sequence
+    model_flops = model.train_flops_per_token(train.sequence) * tokens / layout.devices
     return AheadOfTime(
         devices=layout.devices,
         layout=layout.sizes,
@@ -276,7 +283,7 @@ def compile_here(
         temp_bytes=memory.temp_size_in_bytes,
         matmul_flops=contents.matmul_flops,
         xla_flops=_corrected_flops(compiled.cost_analysis() or {}, contents),
-        model_flops=model.train_flops_per_token(train.sequence) * tokens / layout.devices,
+        model_flops=model_flops * (2 / 3 if train.lora.rank else 1),
         collectives=tuple(widen(collective, cell, layout) for collective in contents.collectives),
         matmuls=contents.matmuls,
         unknown_loops=contents.unknown_loops,
@@ -291,10 +298,20 @@ def compile_here(
 def _partitioned_text(folder: Path) -> str | None:
     """The module as the partitioner left it; None for one device, where it does not run.
 
-    Later passes of the CPU backend make bfloat16 collectives float32, which would double their bytes.
+    Later passes of the CPU backend change element types and cut collectives to pieces.
     """
     dumps = sorted(folder.glob("*.spmd-partitioner.*.txt"))
     return dumps[-1].read_text() if dumps else None
+
+
+def _as_bfloat16(contents: Contents) -> Contents:
+    """The contents with bfloat16 for float16, which stood in for it."""
+
+    def renamed(item: Any) -> Any:
+        return dataclasses.replace(item, dtype=re.sub(r"\bf16\b", "bf16", item.dtype))
+
+    collectives, matmuls = (tuple(map(renamed, items)) for items in (contents.collectives, contents.matmuls))
+    return dataclasses.replace(contents, collectives=collectives, matmuls=matmuls)
 
 
 def _corrected_flops(cost: dict[str, Any], contents: Contents) -> float:
