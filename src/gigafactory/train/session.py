@@ -139,12 +139,11 @@ def open_corpus(factory: Factory, run: Path, weights: Weights | None, say: Say) 
     section = factory.data
     if section.tokenizer == "weights":
         kept = run / "tokenizer.json"
-        if weights is not None and weights.tokenizer is not None:
-            with disk_errors(kept, "write"):
-                write_tokenizer(run, weights.tokenizer, weights.chat_template, weights.end_ids)
-        elif not kept.exists():
+        if weights is None or weights.tokenizer is None:
             given = factory.train.init_from or "none"
             raise UserError(f'data.tokenizer: "weights" needs train.init_from with a tokenizer, got {given}')
+        with disk_errors(kept, "write"):
+            write_tokenizer(run, weights.tokenizer, weights.chat_template, weights.end_ids)
         section = section.model_copy(update={"tokenizer": str(kept.resolve())})
     corpus = prepare(section, Path.cwd(), progress=say)
     check_vocab(corpus, factory.model.vocab)

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gigafactory.factory.training import TrainSection
@@ -151,7 +152,11 @@ def in_order(tree: Tree, order: Sequence[int]) -> Tree:
         return tree
 
     def reorder(path: tuple, leaf: jax.Array) -> jax.Array:
-        return leaf[jnp.array(order)] if any(getattr(key, "key", None) == "layers" for key in path) else leaf
+        if not any(getattr(key, "key", None) == "layers" for key in path):
+            return leaf
+        if isinstance(leaf, np.ndarray):
+            return leaf[np.array(order)]
+        return leaf.at[jnp.array(order)].get(out_sharding=jax.typeof(leaf).sharding)  # cut over stages as before
 
     return jax.tree_util.tree_map_with_path(reorder, tree)
 
