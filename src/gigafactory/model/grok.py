@@ -25,6 +25,7 @@ from gigafactory.model.config import ModelConfig
 from gigafactory.model.cross_entropy import Head, head_logits
 from gigafactory.model.linear import linear
 from gigafactory.model.moe import RouterStats, activate, mixture
+from gigafactory.model.norm import rms_norm
 from gigafactory.model.options import Options
 from gigafactory.model.rope import apply_rope, rope_tables
 from gigafactory.model.spec import Param, partitions
@@ -84,13 +85,6 @@ def parameter_spec(cfg: ModelConfig) -> Tree:
     if not cfg.tie_embeddings:
         spec["lm_head"] = Param((d, cfg.vocab), ("width", "vocab"), "normal", 1.0 / math.sqrt(d))
     return spec
-
-
-def rms_norm(x: jax.Array, scale: jax.Array, eps: float) -> jax.Array:
-    """x / sqrt(mean(x^2) + eps) * scale, in float32, returned in x's dtype."""
-    wide = x.astype(jnp.float32)
-    inverse = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + eps)
-    return (wide * inverse * scale.astype(jnp.float32)).astype(x.dtype)
 
 
 def embed(params: Tree, tokens: jax.Array, net: Network) -> jax.Array:
