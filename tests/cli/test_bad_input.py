@@ -181,6 +181,6 @@ def test_a_loss_that_is_no_number(folder: Folder) -> None:
     done = folder.train(*sets, "train.name=blown", "train.eval_every_steps=0")
     line = the_line(done)
     assert line.startswith("training stopped at step ")
-    assert "the gradients of 20 steps in a row were not usable (norm nan, loss nan)" in line
+    assert "the gradients of 20 steps in a row were not usable (norm nan, loss " in line
     assert "lower train.optimizer.learning_rate" in line
     assert "skipped: gradient norm nan" in done.stdout

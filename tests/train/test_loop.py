@@ -205,7 +205,8 @@ def test_twenty_bad_steps_in_a_row_end_the_run(runs: Runs) -> None:
         runs.start("run", *sets, change=bad_gradient_at(*range(5, 10), *range(11, 60)))
     assert str(stopped.value) == (
         "training stopped at step 30: the gradients of 20 steps in a row were not usable (norm nan, loss nan);"
-        " go on from the checkpoint of step 3 with a lower train.optimizer.learning_rate or clip_norm"
+        " go on from the checkpoint of step 3 with a lower train.optimizer.learning_rate or clip_norm,"
+        " and if that fails as well start again under another train.name"
     )
     assert runs.saved() == [3], "a row of bad steps saves nothing"
     assert runs.start("run", *sets, "train.steps=20", "train.optimizer.learning_rate=1e-5").complete
