@@ -283,8 +283,8 @@ def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_
 
 def bad_gradients(step: int, numbers: Tree, last_saved: int) -> str:
     kept = (
-        f"go on from the checkpoint of step {last_saved} with a lower train.optimizer.learning_rate or clip_norm, and if"
-        " that fails as well start again under another train.name"
+        f"go on from the checkpoint of step {last_saved} with a lower train.optimizer.learning_rate or clip_norm,"
+        " and if that fails as well start again under another train.name"
         if last_saved
         else "nothing was saved: start again with a lower train.optimizer.learning_rate or clip_norm"
     )
