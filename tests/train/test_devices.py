@@ -34,7 +34,8 @@ def test_more_than_there_are(fresh: pytest.MonkeyPatch) -> None:
         set_up(64)
     assert str(refused.value) == (
         "layout: needs 64 devices, but this machine has 4 CPU cores and no GPU;"
-        f" set XLA_FLAGS={COUNT_FLAG}=64 to try it on as many virtual devices"
+        " `gigafactory compile` shows what each would do,"
+        f" XLA_FLAGS={COUNT_FLAG}=64 makes as many virtual ones for a small model"
     )
     fresh.setattr(os, "sched_getaffinity", lambda _: {0})
     with pytest.raises(UserError, match="needs 3 devices"):

@@ -26,8 +26,8 @@ def set_up(wanted: int) -> None:
     there = max(cores, 2)
     if wanted > there:
         raise UserError(
-            f"layout: needs {wanted} devices, but this machine has {cores} CPU cores and no GPU; set"
-            f" XLA_FLAGS={COUNT_FLAG}={wanted} to try it on as many virtual devices"
+            f"layout: needs {wanted} devices, but this machine has {cores} CPU cores and no GPU; `gigafactory compile`"
+            f" shows what each would do, XLA_FLAGS={COUNT_FLAG}={wanted} makes as many virtual ones for a small model"
         )
     if wanted > 1:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COUNT_FLAG}={wanted}".strip()
