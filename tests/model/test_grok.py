@@ -47,12 +47,14 @@ LLAMA = ModelConfig(
 )
 FAMILIES = {"grok": GROK, "llama": LLAMA}
 ROWS, LENGTH = 2, 12
+# compilation is most of the time of these tests
+quick_jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @functools.cache
 def parameters(cfg: ModelConfig) -> Tree:
     """Initial values with norms spread around one, so that their place matters."""
-    params = jax.jit(lambda: initialize(parameter_spec(cfg), 3))()
+    params = quick_jit(lambda: initialize(parameter_spec(cfg), 3))()
     rng = np.random.default_rng(0)
 
     def spread(path: Any, leaf: jax.Array) -> jax.Array:
@@ -68,7 +70,7 @@ def text(seed: int = 0) -> np.ndarray:
 
 @functools.cache
 def _compiled(cfg: ModelConfig, options: Options) -> Any:
-    return jax.jit(lambda params, tokens, **kw: forward(params, tokens, cfg, options, **kw))
+    return quick_jit(lambda params, tokens, **kw: forward(params, tokens, cfg, options, **kw))
 
 
 def logits(cfg: ModelConfig, tokens: np.ndarray, params: Tree = None, **kw: np.ndarray) -> np.ndarray:
@@ -211,7 +213,7 @@ def mean_loss(params: Tree, tokens: jax.Array, net: Network) -> jax.Array:
 
 @functools.cache
 def loss_and_gradient(cfg: ModelConfig, options: Options) -> tuple[float, Tree]:
-    value, slope = jax.jit(jax.value_and_grad(functools.partial(mean_loss, net=Network(cfg, options))))(
+    value, slope = quick_jit(jax.value_and_grad(functools.partial(mean_loss, net=Network(cfg, options))))(
         parameters(cfg), text()
     )
     return float(value), jax.device_get(slope)
@@ -257,7 +259,7 @@ def test_remat_keeps_less_for_the_backward_pass() -> None:
 def test_gradient_is_the_slope_of_the_loss(family: str) -> None:
     """Central differences along random directions of each parameter by itself."""
     cfg = FAMILIES[family]
-    run = jax.jit(functools.partial(mean_loss, net=Network(cfg)))
+    run = quick_jit(functools.partial(mean_loss, net=Network(cfg)))
     params = parameters(cfg)
     _, gradients = loss_and_gradient(cfg, Options())
     leaves, tree = jax.tree.flatten(params)
