@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from training import Folder
 
+from gigafactory.cli.train import StopOnSignal
 from gigafactory.train.checkpoint import newest_verified, restore_numpy, step_of
 from gigafactory.train.rundir import read_records
 
@@ -140,3 +141,17 @@ def test_a_reader_that_leaves_ends_the_run_without_a_traceback(folder: Folder) -
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(120) == 1
+
+
+def test_a_second_ctrl_c_does_not_wait() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        stop = StopOnSignal()
+        assert not stop()
+        signal.raise_signal(signal.SIGINT)
+        assert stop()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

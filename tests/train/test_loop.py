@@ -243,3 +243,11 @@ def test_lora_trains_beside_frozen_weights(runs: Runs) -> None:
     assert_bitwise_equal(runs.state("tuned")["base"], runs.state("base")["params"])
     losses = [record["loss"] for record in runs.records("tuned", "eval")]
     assert losses[-1] < losses[0]
+
+
+def test_a_run_of_seconds_names_no_number_of_steps_before_it_knows_one(runs: Runs) -> None:
+    clock = StepClock(1.0)
+    runs.start("run", "train.steps=1000", "train.max_seconds=10", clock=clock, change=clock.drive)
+    assert "step 1  loss " in runs.said
+    assert "step 7/11  loss " in runs.said
+    assert all(record["eta_s"] <= 10.0 for record in runs.records()[1:])

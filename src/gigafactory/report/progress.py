@@ -58,7 +58,7 @@ class Progress:
         self.close()
 
     def start(self, total_steps: int, facts: Sequence[str] = ()) -> None:
-        """Begin. facts: lines that say what is trained, and on what."""
+        """Begin. total_steps: 0 while it is not known. facts: lines that say what is trained, and on what."""
         self._total_steps = total_steps
         self._started = self._now()
         for line in facts:
@@ -120,7 +120,7 @@ class Progress:
         gone, left = fmt.clock(_number(self._step, "time_s")), fmt.clock(_number(self._step, "eta_s"))
         head = Table.grid(padding=(0, 2, 0, 0))
         head.add_row(
-            Text(f"step {step:,}/{total:,}", style="bold"),
+            Text(step_of(step, total), style="bold"),
             ProgressBar(total=max(total, 1), completed=min(step, total), width=28),
             Text(f"{gone} trained, {left} to go"),
         )
@@ -139,13 +139,17 @@ class Progress:
 
 def step_line(record: Record, total_steps: int) -> str:
     """A step as one plain line."""
-    parts = [f"step {record.get('step', 0):,}/{total_steps:,}", f"loss {loss_text(record)}", speed_text(record)]
+    parts = [step_of(record.get("step", 0), total_steps), f"loss {loss_text(record)}", speed_text(record)]
     eta_s = _number(record, "eta_s")
     if math.isfinite(eta_s):
         parts.append(f"{fmt.clock(eta_s)} to go")
     if record.get("skipped"):
         parts.append("skipped: bad gradient")
     return "  ".join(part for part in parts if part)
+
+
+def step_of(step: int, total_steps: int) -> str:
+    return f"step {step:,}/{total_steps:,}" if total_steps else f"step {step:,}"
 
 
 def loss_text(record: Record) -> str:

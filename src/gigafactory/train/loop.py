@@ -127,7 +127,8 @@ def run(
     if step or session.run.metrics.exists():  # also when a start before this one ended without a checkpoint
         teller.writer.drop_after(step, time_s=clock.time_s)
         progress.event(f"going on from step {step:,}" if step else "starting anew: no checkpoint was saved before")
-    progress.start(total_steps, facts(session))
+    known = step > 0 or not train.max_seconds  # else the speed of the first steps tells
+    progress.start(total_steps if known else 0, facts(session))
 
     def save() -> None:
         nonlocal last_saved, last_saved_s
@@ -272,7 +273,8 @@ def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_
         record |= {"tokens_per_s": tokens_per_s, "step_s": clock.step_s, "model_flops_per_s": flops_per_s}
         if peak := session.machine.get("gemm_flops_per_s"):
             record["gemm_share"] = flops_per_s / peak
-        record["eta_s"] = max(total_steps - step, 0) * clock.step_s
+        left_s = max(train.max_seconds - clock.time_s, 0.0) if train.max_seconds else math.inf
+        record["eta_s"] = min(max(total_steps - step, 0) * clock.step_s, left_s)
     if "expert_load" in values:
         load = values.pop("expert_load")[np.array(inverse(session.program.order))]
         record["expert_load"] = [[round(float(share), 4) for share in layer] for layer in load]
