@@ -40,15 +40,18 @@ def fsync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def replace_text(path: Path, text: str) -> None:
-    """Writes a text file (UTF-8) that readers see either as it was or as it is now, also after a crash.
+Data = str | bytes | memoryview
+
+
+def replace_file(path: Path, data: Data) -> None:
+    """Writes a file (text as UTF-8) that readers see either as it was or as it is now, also after a crash.
 
     Raises OSError when the disk does not take it; the old content then stays.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8") as file:
-            file.write(text)
+        with open(temporary, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -58,10 +61,10 @@ def replace_text(path: Path, text: str) -> None:
     fsync_directory(path.parent)
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """`replace_text` for a file the user knows by name: raises UserError when the disk does not take it."""
+def write_atomic(path: Path, data: Data) -> None:
+    """`replace_file` for a file the user knows by name: raises UserError when the disk does not take it."""
     with disk_errors(path, "write"):
-        replace_text(path, text)
+        replace_file(path, data)
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:

@@ -404,7 +404,7 @@ def test_the_newest_verified_one_stays_while_nothing_newer_is_committed(
 ) -> None:
     save(tmp_path, 1, {"x": jnp.zeros(2)}, keep_last=1)
     monkeypatch.setattr(
-        checkpoint, "replace_text", lambda *args: (_ for _ in ()).throw(OSError(5, "Input/output error"))
+        checkpoint, "replace_file", lambda *args: (_ for _ in ()).throw(OSError(5, "Input/output error"))
     )
     with pytest.raises(UserError, match="step-00000002: cannot save the checkpoint: input/output error"):
         save(tmp_path, 2, {"x": jnp.zeros(2)}, keep_last=1)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gigafactory.data import shards, split
 from gigafactory.data.batches import Corpus, ShardReader, Split, Stream, check_vocab
-from gigafactory.data.files import exclusive, make_folder, remove_temporaries, sha256_file, write_atomic
+from gigafactory.data.files import exclusive, make_folder, remove_temporaries, sha256_file, write_cached
 from gigafactory.data.shards import Say, Shard
 from gigafactory.data.sources import SourceFile, documents, list_files
 from gigafactory.data.tokenizer import Tokenizer, bpe_size, load_tokenizer, tokenizer_file, train_bpe
@@ -171,7 +171,7 @@ def _build(
     pieces, totals, dropped = _plan(section, written, source_of_unit, cache / "shards", tokenizer, reader)
     buffer = io.BytesIO()
     np.save(buffer, pieces, allow_pickle=False)
-    write_atomic(folder / "pieces.npy", buffer.getbuffer())
+    write_cached(folder / "pieces.npy", buffer.getbuffer())
     manifest = {
         "format": FORMAT,
         "tokenizer": {"spec": section.tokenizer, "fingerprint": tokenizer.fingerprint, "vocab": tokenizer.vocab},
@@ -184,7 +184,7 @@ def _build(
         "dropped": dropped,
         "beside": {name: sha256_file(folder / name) for name in _BESIDE if (folder / name).is_file()},
     }
-    write_atomic(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
+    write_cached(folder / "manifest.json", json.dumps(manifest, indent=1).encode())
     return manifest
 
 

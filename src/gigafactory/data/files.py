@@ -1,33 +1,24 @@
-"""Files that are whole or not there: temporary name, fsync, rename. Errors of the disk become one line."""
+"""Files of the cache: whole or not there, one writer at a time, errors of the disk in one line."""
 
 from __future__ import annotations
 
 import errno
 import fcntl
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gigafactory.errors import UserError
+from gigafactory.files import Data, replace_file
 
 _CHUNK_BYTES = 1 << 20
 
 
-def write_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write a file under a temporary name, flush it to the disk and rename it into place."""
+def write_cached(path: Path, data: Data) -> None:
+    """Write a file of the cache, whole or not at all."""
     with disk_errors(path.parent):
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+        replace_file(path, data)
 
 
 def sha256_file(path: Path) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gigafactory.data import dedupe, readers
-from gigafactory.data.files import disk_errors, make_folder, sha256_file, write_atomic
+from gigafactory.data.files import disk_errors, make_folder, sha256_file, write_cached
 from gigafactory.data.tokenizer import ByteTokenizer, Tokenizer, load_tokenizer
 from gigafactory.data.units import Unit
 from gigafactory.errors import UserError
@@ -196,11 +196,11 @@ def write_shard(unit: Unit, tokenizer: Tokenizer, folder: Path, *, signatures: b
     records = np.concatenate(tables)
     index = io.BytesIO()
     np.save(index, records, allow_pickle=False)
-    write_atomic(documents_path(folder, unit.key), index.getbuffer())
+    write_cached(documents_path(folder, unit.key), index.getbuffer())
     index_sha256 = hashlib.sha256(index.getbuffer()).hexdigest()
     text_bytes, empty = int(records["bytes"].sum()), documents - len(records)
     shard = Shard(unit.key, tokens, text_bytes, len(records), empty, digest.hexdigest(), index_sha256)
-    write_atomic(folder / f"{unit.key}.json", json.dumps(asdict(shard)).encode())
+    write_cached(folder / f"{unit.key}.json", json.dumps(asdict(shard)).encode())
     return shard
 
 

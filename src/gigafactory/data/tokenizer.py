@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gigafactory.data.files import write_atomic
 from gigafactory.errors import UserError
+from gigafactory.files import write_atomic
 
 BYTES_FILE = {"gigafactory_tokenizer": "bytes"}
 _CONFIG = "tokenizer_config.json"

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from tokenizers import Tokenizer
 
 from gigafactory.errors import UserError
-from gigafactory.files import replace_text
+from gigafactory.files import replace_file
 from gigafactory.model.config import ModelConfig
 from gigafactory.model.naming import Naming, first_problem, named_tensors, read_params
 from gigafactory.model.tensor_files import FileDtype, new_folder, open_folder, read_json, write_json, write_shards
@@ -183,10 +183,10 @@ def write_tokenizer(
         config["eos_token"] = tokenizer.id_to_token(end_ids[0])
     if chat_template is not None:
         config["chat_template"] = chat_template
-    replace_text(folder / "tokenizer.json", tokenizer.to_str())
-    replace_text(folder / "tokenizer_config.json", json.dumps(config, indent=2))
+    replace_file(folder / "tokenizer.json", tokenizer.to_str())
+    replace_file(folder / "tokenizer_config.json", json.dumps(config, indent=2))
     if end_ids:
-        replace_text(folder / "generation_config.json", json.dumps({"eos_token_id": list(end_ids)}))
+        replace_file(folder / "generation_config.json", json.dumps({"eos_token_id": list(end_ids)}))
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer | None, str | None]:

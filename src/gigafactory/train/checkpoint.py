@@ -30,7 +30,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gigafactory.errors import UserError
-from gigafactory.files import disk_errors, fsync_directory, replace_text
+from gigafactory.files import disk_errors, fsync_directory, replace_file
 from gigafactory.train.manifest import (
     DamagedError,
     Leaf,
@@ -201,7 +201,7 @@ class Checkpointer:
         leaves = {name: replace(leaf, pieces=tuple(pieces[name])) for name, leaf in manifest.leaves.items()}
         for leaf in leaves.values():
             check_coverage(leaf)
-        replace_text(temporary / "manifest.json", encode(replace(manifest, leaves=leaves, files=files)))
+        replace_file(temporary / "manifest.json", encode(replace(manifest, leaves=leaves, files=files)))
         for process in range(self._processes):
             (temporary / part_name(process)).unlink()
         fsync_directory(temporary)
@@ -277,7 +277,7 @@ def _write_part(temporary: Path, manifest: Manifest, tensors: dict[str, np.ndarr
         piece = Piece(name, key, start, array.shape, checksums[key])
         reader.read(piece, array.dtype)
         pieces.setdefault(path, []).append(asdict(piece))
-    replace_text(temporary / part_name(process), json.dumps({"file": asdict(file), "pieces": pieces}))
+    replace_file(temporary / part_name(process), json.dumps({"file": asdict(file), "pieces": pieces}))
     return file.size_bytes
 
 
@@ -285,6 +285,6 @@ def _report_failure(temporary: Path, process: int, error: BaseException) -> None
     """Removes this process's shards and tells process 0, so that it need not wait for a part that will not come."""
     try:
         (temporary / shard_name(process)).unlink(missing_ok=True)
-        replace_text(temporary / part_name(process), json.dumps({"error": str(error) or type(error).__name__}))
+        replace_file(temporary / part_name(process), json.dumps({"error": str(error) or type(error).__name__}))
     except OSError:
         return  # process 0 then learns it from its timeout
