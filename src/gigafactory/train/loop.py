@@ -148,13 +148,13 @@ def run(
     def look(*, sample: bool) -> None:
         nonlocal evaluation
         jax.block_until_ready(state)
-        began = now()
+        began, time_s = now(), clock.time_s
         if corpus.validation.tokens:
-            evaluation = evaluate(session, state, step, clock.time_s)
+            evaluation = evaluate(session, state, step, time_s)
             teller.write(evaluation)
         if sample:
             for prompt, text in sample_texts(session, state):
-                teller.write({"kind": "sample", "step": step, "time_s": clock.time_s, "prompt": prompt, "text": text})
+                teller.write({"kind": "sample", "step": step, "time_s": time_s, "prompt": prompt, "text": text})
         clock.leave_out(began)
 
     try:
