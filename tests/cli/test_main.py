@@ -44,7 +44,7 @@ def test_check_says_what_an_example_describes(name: str, capsys: pytest.CaptureF
 def test_check_names_the_file_and_the_field(capsys: pytest.CaptureFixture[str]) -> None:
     laptop = str(EXAMPLES / "laptop.toml")
     message = "layout.data: with fsdp must divide model.width=128, got 3"
-    sets = ("--set", "layout.data=3", "--set", "train.batch_rows=18")
+    sets = ("--set", "layout.data=3", "--set", "layout.fsdp=true", "--set", "train.batch_rows=18")
     assert mistake(capsys, "check", laptop, *sets) == f"{laptop}: {message}"
     assert mistake(capsys, "check", laptop, "--set", "train.steps=0").endswith("must be at least 1, got 0")
     assert mistake(capsys, "check", "no.toml") == "no.toml: no such file"
