@@ -304,7 +304,8 @@ from gigafactory.factory.training import DataSection
 if __name__ == "__main__":
     units._GROUP_FILES = 1
     section = DataSection.model_validate({"sources": [{"path": "texts"}], "cache": sys.argv[2], "workers": 2})
-    prepare(section, Path(sys.argv[1]), progress=lambda line: print(line, flush=True))
+    # waits at the first line, so that the signal always finds work undone
+    prepare(section, Path(sys.argv[1]), progress=lambda line: (print(line, flush=True), sys.stdin.read()))
 """
 
 
@@ -314,7 +315,8 @@ def test_control_c_ends_the_workers_and_the_next_start_goes_on(tmp_path: Path, m
     (tmp_path / "run.py").write_text(INTERRUPTED)
     cache = tmp_path / "cache"
     run = [sys.executable, str(tmp_path / "run.py"), str(tmp_path), str(cache)]
-    with subprocess.Popen(run, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+    with subprocess.Popen(run, stdin=pipe, stdout=pipe, stderr=nowhere, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("tokenised")
         process.send_signal(signal.SIGINT)

@@ -42,7 +42,10 @@ def test_the_colossus_example_is_the_public_one() -> None:
 @pytest.mark.parametrize(
     ("sets", "message"),
     [
-        (("layout.data=3", "train.batch_rows=18"), "layout.data: with fsdp must divide model.width=128, got 3"),
+        (
+            ("layout.data=3", "layout.fsdp=true", "train.batch_rows=18"),
+            "layout.data: with fsdp must divide model.width=128, got 3",
+        ),
         (("model.vocab=100",), "model.vocab: must be at least 258 for data.tokenizer='bytes', got 100"),
         (("data.tokenizer=bpe:4096",), "model.vocab: must be at least 4096 for data.tokenizer='bpe:4096', got 264"),
         (("data.tokenizer=bpe:many",), 'data.tokenizer: must be "bpe:SIZE"'),
