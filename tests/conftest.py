@@ -6,6 +6,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# the same examples at every run; a new one is looked for by hand with --hypothesis-profile=default
+settings.register_profile("same", derandomize=True, deadline=None)
+settings.load_profile("same")
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

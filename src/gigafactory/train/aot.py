@@ -15,6 +15,7 @@ import json
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -227,7 +228,6 @@ def compile_here(
     model: ModelConfig, train: TrainSection, layout: Layout, cell: Layout, document_mask: bool
 ) -> AheadOfTime:
     """The work of compile_ahead, in a process that has ``cell.devices`` virtual devices."""
-    import resource
 
     import jax
 
@@ -290,7 +290,7 @@ def compile_here(
         opaque=contents.opaque,
         lower_s=lower_s,
         compile_s=compile_s,
-        peak_rss_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_rss_bytes=_peak_rss_bytes(),
         jax_version=jax.__version__,
     )
 
@@ -345,6 +345,15 @@ def _what_is_scaled(cell: Layout, layout: Layout) -> tuple[str, ...]:
         f"temporaries: those of the cell, an upper bound (gradient shards shrink with {change})",
         "FLOPs: those of the cell; only the optimizer's element-wise work shrinks with its shards",
     )
+
+
+def _peak_rss_bytes() -> int:
+    """Largest memory of this program. (getrusage would give that of the parent that started it, if it was larger.)"""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def main() -> int:
