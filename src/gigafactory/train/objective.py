@@ -42,22 +42,18 @@ def prepare(trainable: Tree, base: Tree | None, net: Network, train: TrainSectio
     return params | {"layers": [jax.tree.map(lambda p, i=i: p[i], params["layers"]) for i in range(count)]}
 
 
-def unscored(params: Tree, x: jax.Array, targets: jax.Array, net: Network) -> jax.Array:
+def nll_share(params: Tree, x: jax.Array, targets: jax.Array, net: Network) -> jax.Array:
     """This device's share of the negative log-likelihood of targets [b, T] from the residual stream x [b, t, d]."""
-    hidden = last_hidden(params, x, net)
-    return cross_entropy(hidden.reshape(-1, net.config.width), *_head(params, net, targets))
-
-
-def _head(params: Tree, net: Network, targets: jax.Array) -> tuple:
     weight, how = head(params, net)
-    return weight, targets.reshape(-1), how
+    hidden = last_hidden(params, x, net).reshape(-1, net.config.width)
+    return cross_entropy(hidden, weight, targets.reshape(-1), how)
 
 
 def direct(params: Tree, batch: Batch, net: Network) -> Share:
     """One micro-batch [b, T] through all layers."""
     context = Context(batch["tokens"], batch.get("positions"), batch.get("segments"))
     x, stats = run_layers(params["layers"], embed(params, batch["tokens"], net), context, net)
-    return Share(unscored(params, x, batch["targets"], net), stats)
+    return Share(nll_share(params, x, batch["targets"], net), stats)
 
 
 def pipelined(params: Tree, batch: Batch, net: Network) -> Share:
@@ -108,7 +104,7 @@ def pipelined(params: Tree, batch: Batch, net: Network) -> Share:
     finished = jnp.where(stage == stages - 1, outputs[jnp.array(done)], 0)
     mine = lax.psum_scatter(finished, "stage", scatter_dimension=0, tiled=True)
     targets = lax.dynamic_slice_in_dim(batch["targets"], stage * (micro // stages), micro // stages)
-    nll = unscored(params, mine.reshape(-1, *mine.shape[2:]), targets.reshape(-1, length), net)
+    nll = nll_share(params, mine.reshape(-1, *mine.shape[2:]), targets.reshape(-1, length), net)
     return Share(nll, None if stats is None else jax.tree.map(lambda leaf: jnp.sum(leaf, axis=0) / micro, stats))
 
 
