@@ -1,4 +1,4 @@
-from __future__ import annotations
+from __future__ import contextlib
 
 import os
 import random
@@ -319,8 +319,13 @@ def test_control_c_ends_the_workers_and_the_next_start_goes_on(tmp_path: Path, m
     with subprocess.Popen(run, stdin=pipe, stdout=pipe, stderr=nowhere, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("tokenised")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(60) != 0
+        # Python loses an interrupt that falls into a destructor; a person then presses again
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+                break
+        assert process.returncode not in (None, 0)
     assert not list(cache.rglob("*.tmp"))
     finished = len(list((cache / "shards").glob("*.json")))
     assert finished >= 1
