@@ -20,7 +20,7 @@ from gigafactory.model.tensor_files import read_json
 from gigafactory.model.weights import Weights, load_weights
 from gigafactory.train.checkpoint import newest_verified, restore_numpy
 from gigafactory.train.lora import merge
-from gigafactory.train.step import in_order
+from gigafactory.train.step import in_order, inverse
 
 Say = Callable[[str], None]
 
@@ -75,7 +75,7 @@ def load_run(run: Path, say: Say = print) -> RunWeights:
     if factory.train.lora.rank > 0:
         base, _ = restore_numpy(newest, "base")
         params = merge(base["base"], params, factory.train.lora)
-    params = jax.tree.map(np.asarray, in_order(params, np.argsort(meta["order"]).tolist()))
+    params = jax.tree.map(np.asarray, in_order(params, inverse(meta["order"])))
     if "gigafactory_tokenizer" in read_json(run / "tokenizer.json"):
         return RunWeights(factory, int(meta["step"]), Weights(factory.model, params))
     weights = Weights(factory.model, params, *read_tokenizer(run), read_end_ids(run))
