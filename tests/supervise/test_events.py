@@ -21,6 +21,7 @@ def test_every_kind_survives_json(kind):
         "tuple[Offer, ...]": (Offer("memory", 3), Offer("start", 0)),
         "Offer": Offer("disk", 7),
         "tuple[tuple[str, float | int | str], ...]": (("step_s", 0.5), ("worker", "w1")),
+        "tuple[tuple[str, float], ...]": (("restore", 1.5),),
         "bool": True,
         "int": 4,
         "float": 2.5,

@@ -75,6 +75,9 @@ class Progress:
     step_s: time of a step, newest. snapshot_step: newest step of which all pieces lie in host memory.
     verified_step: newest step at which the replicas' checksums were compared and agreed.
     loss, grad_norm: of `step`; None where they are not known or not finite (then finite is False).
+    spent: seconds since the report before (or since Publish) that made no steps, by what they were for: "form" the
+    world, "restore" the state, "compile" or whatever the first step took longer, "save" for copies of the state that
+    steps waited for. The ledger's source; a pool that cannot tell leaves it empty.
     """
 
     at_s: float
@@ -86,6 +89,7 @@ class Progress:
     loss: float | None = None
     grad_norm: float | None = None
     finite: bool = True
+    spent: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
