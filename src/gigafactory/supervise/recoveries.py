@@ -176,7 +176,7 @@ def spread(values: Iterable[float | None]) -> dict[str, float] | None:
 
 
 def by_kind(found: Sequence[Recovery]) -> dict[str, dict[str, Any]]:
-    """For "all" and each kind that occurred: count, recovered, steps_lost_max, the spreads of the whole and its parts."""
+    """Of "all" and each kind that occurred: count, recovered, steps_lost_max, spreads of the whole and its parts."""
     groups = {"all": list(found)}
     for kind in KINDS:
         if of_kind := [one for one in found if one.fault.kind == kind]:
