@@ -24,14 +24,42 @@ class DetectSection(Section):
     straggler_factor: float = Field(1.3, gt=1, description="a worker this much slower than its peers is a straggler")
     spike_factor: float = Field(5.0, gt=1, description="loss or gradient norm this far above its median is a spike")
     checksum_every_steps: int = Field(100, ge=0, description="compare replicas' parameters this often; 0 is never")
+    form_s: float = Field(
+        600.0,
+        gt=0,
+        description="longest until the first step of a new world: connecting, loading, compiling; once a size has"
+        " been formed, hang_factor times what that took, if that is less",
+    )
+    settle_s: float = Field(
+        0.5, ge=0, description="after an error in a collective, wait this long for news of who caused it"
+    )
+    straggler_reports: int = Field(3, ge=1, description="reports in an hour that make a straggler worth replacing")
+    health_reports: int = Field(
+        10, ge=1, description="reports in an hour of what a host survived that make it worth replacing"
+    )
+    lemon_failures: int = Field(
+        3, ge=0, description="failures of one host, far more than its share, after which it is drained; 0 is never"
+    )
+    lemon_days: float = Field(7.0, gt=0, description="failures of a host are remembered for this long")
 
 
 class RetrySection(Section):
     """How often the same cause is answered before the run stops."""
 
     per_cause: int = Field(3, ge=0, description="attempts per root cause; refilled only by checkpointed progress")
-    restarts_per_hour: int = Field(20, ge=1, description="limit over all causes, against crash loops")
+    restarts_per_hour: int = Field(
+        20, ge=1, description="limit over all causes of those that brought no checkpointed progress, against storms"
+    )
     backoff_s: float = Field(5.0, ge=0, description="first pause after a repeated failure; doubles each time")
+    refill_steps: int = Field(
+        10, ge=1, description="a cause is forgotten once a copy of the state is this many steps beyond its last strike"
+    )
+    rewind_steps: int = Field(
+        100, ge=0, description="a loss spike that comes back is undone from this many steps before it (PaLM: about 100)"
+    )
+    skip_batches: int = Field(
+        200, ge=1, description="data left out when it comes back once more; doubles each time (PaLM: 200 to 500)"
+    )
 
 
 class TiersSection(Section):
@@ -91,6 +119,12 @@ class SuperviseSection(Section):
     shrink: bool = Field(True, description="go on with fewer workers when spares are used up, grow again later")
     least_workers: int = Field(1, ge=1, description="stop rather than shrink below this")
     tiers: tuple[Tier, ...] = Field(TIERS, description="answers that may be given, the cheapest that fits is taken")
+    join_s: float = Field(
+        600.0, gt=0, description="wait this long for workers: at the start, after a requeue, when too few are left"
+    )
+    rejoin_s: float = Field(
+        10.0, ge=0, description="without a spare, wait this long for a process started again before shrinking"
+    )
     lease_s: float = Field(30.0, gt=0, description="workers stop when the supervisor is silent for this long")
     detect: DetectSection = Field(DetectSection(), description="when something counts as broken")
     retry: RetrySection = Field(RetrySection(), description="how often the same cause is answered")
