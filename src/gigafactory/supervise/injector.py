@@ -29,7 +29,7 @@ from gigafactory.train.snapshots import memory_directory, run_identity
 POLL_S = 0.05
 ANSWER_WITHIN_S = 5.0
 _SPEED_STEPS = 20
-_SLOW_S = 8.0  # how long a slow worker stays slow, unless it is replaced before
+_SLOW_STEPS = 4.0  # a slow worker's own part takes this many steps' time more, in each step
 
 
 class Lookout:
@@ -162,7 +162,7 @@ class Injector:
             link = channel.connect(place["address"], timeout_s=ANSWER_WITHIN_S)
             try:
                 order = {"type": "inject", "token": place["token"], "worker": worker, "fault": fault}
-                link.send({**order, "seconds": _SLOW_S} if fault == "slow" else order)
+                link.send({**order, "seconds": _SLOW_STEPS * self._lookout.step_s} if fault == "slow" else order)
                 answer = link.receive(ANSWER_WITHIN_S)
             finally:
                 link.close()
