@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gigafactory.errors import UserError
-from gigafactory.layout import AXES, Layout, check_layout
+from gigafactory.layout import AXES, Layout, check_layout, padded_rows
 from gigafactory.model.config import ModelConfig
 
 MODEL = ModelConfig(layers=12, width=48, heads=8, kv_heads=4, head_dim=6, ffn_width=64, vocab=96, context=64, experts=8)
@@ -117,3 +117,17 @@ def test_devices_are_the_product_of_the_axes_in_mesh_order(sizes: dict[str, int]
 def test_sizes_are_at_least_one_and_fields_are_known(field: str, value: int) -> None:
     with pytest.raises(ValidationError, match=field):
         Layout.model_validate({field: value})
+
+
+@given(rows=st.integers(1, 10**6), data=st.integers(1, 999), expert=st.integers(1, 9))
+def test_padded_rows_are_the_next_that_divide(rows: int, data: int, expert: int) -> None:
+    layout = Layout(data=data, expert=expert)
+    padded = padded_rows(rows, layout)
+    assert padded % (data * expert) == 0
+    assert rows <= padded < rows + data * expert
+
+
+def test_padded_rows_make_every_number_of_replicas_fit() -> None:
+    check(Layout(data=7, fsdp=False), pad_rows=True)
+    with pytest.raises(UserError, match=r"^layout\.data: with fsdp"):
+        check(Layout(data=7), pad_rows=True)

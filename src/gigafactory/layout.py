@@ -53,6 +53,15 @@ class Layout(BaseModel):
         return self.context * self.model
 
 
+def padded_rows(micro_rows: int, layout: Layout) -> int:
+    """Rows that the arrays of a micro-batch of micro_rows rows have on a layout: the next multiple of its shards.
+
+    The filler rows come last and are not scored, so loss and gradient stay those of the global batch; they cost time:
+    a step takes padded_rows / micro_rows as much computation.
+    """
+    return -(-micro_rows // layout.batch_shards) * layout.batch_shards
+
+
 def check_layout(
     layout: Layout,
     model: ModelConfig,
@@ -61,11 +70,14 @@ def check_layout(
     sequence: int,
     accumulate: int,
     available_devices: int | None,
+    pad_rows: bool = False,
 ) -> None:
     """Raise UserError with the first thing that does not divide.
 
     batch_rows: sequences of the global batch per step. accumulate: micro-batches per step.
     available_devices: devices at hand, or None when the cluster is not there (ahead-of-time compilation).
+    pad_rows: micro-batches whose rows do not divide are filled up to `padded_rows`, so any number of shards fits; for
+    a run that goes on with fewer replicas than it was laid out for.
     """
 
     def need(ok: bool, field: str, message: str) -> None:
@@ -88,7 +100,7 @@ def check_layout(
     )
     micro_rows = batch_rows // accumulate
     need(
-        micro_rows % layout.batch_shards == 0,
+        pad_rows or micro_rows % layout.batch_shards == 0,
         "train.batch_rows",
         f"a micro-batch of {micro_rows} rows ({batch_rows} rows / {accumulate} micro-batches) must be divisible by"
         f" layout.data x layout.expert = {layout.batch_shards}",

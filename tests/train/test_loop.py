@@ -13,6 +13,8 @@ import pytest
 from tiny_run import Runs, assert_bitwise_equal, stop_after
 
 from gigafactory.errors import UserError
+from gigafactory.train import loop
+from gigafactory.train.loop import session_batch
 from gigafactory.train.session import Session
 
 MIXTURE = ("model.experts=2", "model.experts_per_token=1")
@@ -109,6 +111,30 @@ def test_stopped_anywhere_it_goes_on_as_if_never_stopped(runs: Runs) -> None:
     for kind in ("eval", "sample"):
         told, expected = ([r | {"time_s": 0} for r in runs.records(name, kind)] for name in ("run", "whole"))
         assert told == expected
+
+
+def test_a_resumed_run_goes_on_leaving_out_the_skipped_batches(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def recorded(session: Session, step: int, split: str = "train") -> Any:
+        if split == "train":
+            asked.append(step)
+        return session_batch(session, step, split)
+
+    monkeypatch.setattr(loop, "session_batch", recorded)
+
+    def skip(session: Session) -> Session:
+        return dataclasses.replace(session, past=dataclasses.replace(session.past, batch_offset=5))
+
+    runs.start("whole", change=skip)
+    assert asked == list(range(5, 13))
+    asked.clear()
+    runs.start("run", change=skip, stop=stop_after(4))
+    asked.clear()
+    runs.start("run")
+    assert asked == list(range(9, 13))
+    assert runs.losses() == runs.losses("whole")
+    assert_bitwise_equal(runs.state(), runs.state("whole"))
 
 
 def test_two_devices_go_on_bitwise_and_other_meshes_closely(runs: Runs) -> None:

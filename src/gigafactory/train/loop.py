@@ -115,6 +115,7 @@ def run(
     clock = Clock(session.past.time_s, now)
     evaluation: Record | None = None
     bad_steps = 0
+    offset = session.past.batch_offset
     last_saved, last_saved_s = step, clock.time_s
 
     def is_done() -> bool:
@@ -132,7 +133,7 @@ def run(
 
     def save() -> None:
         nonlocal last_saved, last_saved_s
-        past = asdict(Past(step, clock.time_s))
+        past = asdict(Past(step, clock.time_s, offset))
         checkpoints.save(step, state, past | {"order": program.order, "fingerprint": corpus.fingerprint})
         last_saved, last_saved_s = step, clock.time_s
 
@@ -158,7 +159,7 @@ def run(
         clock.leave_out(began)
 
     try:
-        with Prefetcher(lambda at: session_batch(session, at), step, max(train.steps, step)) as batches:
+        with Prefetcher(lambda at: session_batch(session, at + offset), step, max(train.steps, step)) as batches:
             stopped = False
             pending: Record | None = None
             while not is_done() and not stopped:

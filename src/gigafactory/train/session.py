@@ -27,7 +27,7 @@ from gigafactory.train.checkpoint import checkpoints, newest_verified, restore
 from gigafactory.train.devices import measure_gemm
 from gigafactory.train.run_weights import load_any
 from gigafactory.train.rundir import RunDirectory
-from gigafactory.train.step import Program, build_program, in_order, inverse
+from gigafactory.train.step import Program, build_program, in_order, in_order_of
 
 Say = Callable[[str], None]
 Tree = Any
@@ -52,10 +52,20 @@ FIXED = (
 
 @dataclass
 class Past:
-    """What a run knows of itself, kept in each checkpoint: steps done, training seconds."""
+    """What a run knows of itself, kept in each checkpoint: steps done, training seconds, batches skipped.
+
+    batch_offset: the step that follows `step` steps trains batch `step + batch_offset`; it grows when a run goes back
+    behind a loss spike and leaves out the data of it.
+    """
 
     step: int = 0
     time_s: float = 0.0
+    batch_offset: int = 0
+
+    @classmethod
+    def of(cls, meta: dict[str, Any]) -> Past:
+        """From a checkpoint's or a snapshot's meta."""
+        return cls(int(meta["step"]), float(meta["time_s"]), int(meta.get("batch_offset", 0)))
 
 
 @dataclass(frozen=True)
@@ -171,13 +181,7 @@ def _state(
                 f"data: the text is not what {run.path} was trained on until step {meta['step']}, so that its order"
                 " cannot go on; put the old text back or give this run another train.name"
             )
-        saved_order = tuple(meta["order"])
-        if saved_order != program.order:
-            state = jax.jit(
-                lambda tree: in_order(in_order(tree, inverse(saved_order)), program.order),
-                out_shardings=jax.tree.map(lambda leaf: leaf.sharding, program.state),
-            )(state)
-        return state, Past(int(meta["step"]), float(meta["time_s"]))
+        return in_order_of(program, state, meta["order"]), Past.of(meta)
     if damaged := checkpoints(run.checkpoints):
         raise UserError(
             f"{run.checkpoints}: none of the {len(damaged)} checkpoints is whole; put good copies back, or delete the"

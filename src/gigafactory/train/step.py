@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gigafactory.factory.training import TrainSection
-from gigafactory.layout import Layout, check_layout
+from gigafactory.layout import Layout, check_layout, padded_rows
 from gigafactory.model.config import ModelConfig
 from gigafactory.model.grok import Network, parameter_spec
 from gigafactory.model.options import Options
@@ -34,7 +34,8 @@ UNROLL_AT_MOST = 12  # layers; more would compile too long
 
 @dataclass(frozen=True)
 class Program:
-    """state, batch: trees of jax.ShapeDtypeStruct with shardings. Batch arrays are [micro-batches, rows, positions].
+    """state, batch: trees of jax.ShapeDtypeStruct with shardings. Batch arrays are [micro-batches, rows, positions];
+    rows are `layout.padded_rows` of the micro-batch, more than the global batch has where those do not divide.
 
     init(seed) -> state. step(state, batch, total_steps) -> (state, metrics); the state is donated.
     evaluate(state, batch) -> {"nll", "tokens"}, with the averaged parameters when there are any.
@@ -59,8 +60,12 @@ def build_program(
     devices: Sequence[jax.Device] | None = None,
     *,
     document_mask: bool = False,
+    pad_rows: bool = False,
 ) -> Program:
-    """Everything of a run that compiles, on the given devices (default: all). Raises UserError on what does not fit."""
+    """Everything of a run that compiles, on the given devices (default: all). Raises UserError on what does not fit.
+
+    pad_rows: fill up micro-batches whose rows do not divide; else they are an error.
+    """
     devices = jax.devices() if devices is None else devices
     check_layout(
         layout,
@@ -69,6 +74,7 @@ def build_program(
         sequence=train.sequence,
         accumulate=train.accumulate,
         available_devices=len(devices),
+        pad_rows=pad_rows,
     )
     net = Network(model, options_for(train, model, layout, devices[0].platform), layout)
     mesh = make_mesh(layout, devices)
@@ -167,6 +173,18 @@ def inverse(order: Sequence[int]) -> list[int]:
     return [places.index(layer) for layer in range(len(places))]
 
 
+def in_order_of(program: Program, state: Tree, saved: Sequence[int]) -> Tree:
+    """A saved state, already sharded like program.state, with its layers laid as the program has them.
+
+    saved: the order that it was saved in. All processes of a world must call it.
+    """
+    if tuple(saved) == program.order:
+        return state
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, program.state)
+    reorder = jax.jit(lambda tree: in_order(in_order(tree, inverse(saved)), program.order), out_shardings=shardings)
+    return reorder(state)
+
+
 def _sharded_state(state: Tree, specs: Tree, base_specs: Tree | None, mesh: Mesh) -> Tree:
     """Moments and averages lie where their parameters lie, found by the end of their path; scalars everywhere."""
 
@@ -189,7 +207,8 @@ def _sharded_state(state: Tree, specs: Tree, base_specs: Tree | None, mesh: Mesh
 
 
 def _abstract_batch(train: TrainSection, layout: Layout, mesh: Mesh, document_mask: bool) -> dict:
-    shape = (train.accumulate, train.batch_rows // train.accumulate, train.sequence)
+    rows = padded_rows(train.batch_rows // train.accumulate, layout)
+    shape = (train.accumulate, rows, train.sequence)
     names = ("tokens", "targets", "segments", "positions") if document_mask else ("tokens", "targets")
     sharding = NamedSharding(mesh, batch_spec(layout))
     return {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding) for name in names}
