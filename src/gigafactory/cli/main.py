@@ -77,6 +77,14 @@ COMMANDS = {
         "Find what ruins runs in the text: empty, binary, garbled, duplicate, leaked.",
         ("gigafactory data check examples/shakespeare.toml",),
     ),
+    "chaos": Command(
+        "gigafactory.cli.chaos:chaos",
+        "Break a supervised run on purpose and see whether it lives.",
+        (
+            "gigafactory chaos examples/chaos.toml --kills 10 --seed 1",
+            "gigafactory chaos runs/first --faults crash,stop",
+        ),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
