@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig, grok_ffn_width
-from gigafactory.report.format import parameters, significant, with_unit
+from gigafactory.report.format import duration, parameters, significant, with_unit
 
 
 class Fact(BaseModel):
@@ -119,9 +119,46 @@ class Fabric(Entry):
 
 
 class FailureRates(Entry):
-    """How often jobs on one fleet were interrupted."""
+    """How often jobs on one fleet were interrupted. causes: weights of the hardware part, by entry of `causes`."""
 
     interruptions_per_chip_hour: Fact
+    hardware_per_chip_hour: Fact
+    job_per_hour: Fact
+    planned_per_hour: Fact | None = None
+    causes: dict[str, float] = {}
+    causes_as: str | None = None
+
+    @property
+    def cause_weights(self) -> dict[str, float]:
+        """Cause -> weight, those of `causes_as` where none of its own are known."""
+        return failure_rates(self.causes_as).cause_weights if self.causes_as else self.causes
+
+
+class Cause(Entry):
+    """One thing that fails, and how it shows. Shares are of its failures; what is left ends the process."""
+
+    scope: Literal["node", "switch", "job"]
+    seen: str
+    hang_share: Fact | None = None
+    lost_share: Fact | None = None
+    corrupt_share: Fact | None = None
+    lasting_share: Fact | None = None
+    wide_share: Fact | None = None
+
+    def share(self, name: str) -> float:
+        """A share by name (hang, lost, corrupt, lasting, wide), 0 where none is known."""
+        fact = getattr(self, f"{name}_share")
+        return fact.value if fact else 0.0
+
+
+class Duration(Entry):
+    """How long something takes: quantiles, and growth with the number of chips beyond at_chips."""
+
+    p50_s: Fact
+    p90_s: Fact
+    at_chips: Fact | None = None
+    growth: Fact | None = None
+    assumed: bool = False
 
 
 class Assumption(Entry):
@@ -147,6 +184,8 @@ KINDS: dict[str, type[BaseModel]] = {
     "fabrics": Fabric,
     "models": CatalogueModel,
     "failures": FailureRates,
+    "causes": Cause,
+    "durations": Duration,
     "assumptions": Assumption,
 }
 
@@ -162,7 +201,7 @@ def _entries(kind: str) -> dict[str, Any]:
     return {name: KINDS[kind].model_validate({"name": name, **table}) for name, table in _tables(kind).items()}
 
 
-AnyEntry = Chip | Fabric | FailureRates | Assumption | CatalogueModel
+AnyEntry = Chip | Fabric | FailureRates | Cause | Duration | Assumption | CatalogueModel
 
 
 def entries(kind: str) -> dict[str, AnyEntry]:
@@ -179,6 +218,10 @@ def headline(entry: AnyEntry) -> str:
             return with_unit(entry.link_bits_per_s.value, "bit/s")
         case FailureRates():
             return f"{significant(1 / entry.interruptions_per_chip_hour.value / 24)} chip-days per interruption"
+        case Cause():
+            return f"noticed by {entry.seen}, {significant(100 * entry.share('lasting'))} % need a technician"
+        case Duration():
+            return f"{duration(entry.p50_s.value)}, one in ten over {duration(entry.p90_s.value)}"
         case Assumption():
             return significant(entry.value.value)
     return f"{parameters(entry.config.parameters())} parameters"
@@ -202,6 +245,16 @@ def models() -> dict[str, CatalogueModel]:
 def failures() -> dict[str, FailureRates]:
     """Name -> failure rates, in the catalogue's order."""
     return _entries("failures")
+
+
+def causes() -> dict[str, Cause]:
+    """Name -> cause of failures, in the catalogue's order."""
+    return _entries("causes")
+
+
+def durations() -> dict[str, Duration]:
+    """Name -> duration, in the catalogue's order."""
+    return _entries("durations")
 
 
 def assumptions() -> dict[str, Assumption]:

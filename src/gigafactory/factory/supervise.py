@@ -6,7 +6,7 @@ from typing import Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from gigafactory.factory.catalog import failure_rates
+from gigafactory.factory.catalog import assumption, assumptions, causes, durations, failure_rates, suggest
 from gigafactory.factory.quantity import PositiveSpread, known
 from gigafactory.factory.training import Section
 
@@ -82,7 +82,7 @@ class SlurmSection(Section):
 
 
 class SimulateSection(Section):
-    """The cluster in a simulation: how it fails and how long repairs take."""
+    """The cluster in a simulation: how it fails and how long things take."""
 
     days: float = Field(54.0, gt=0, description="simulated time")
     seed: int = Field(0, ge=0, description="of all that is random")
@@ -94,18 +94,37 @@ class SimulateSection(Section):
     correlated_fraction: float | None = Field(
         None, ge=0, lt=1, description="share of hardware failures that take neighbours along; none is the catalogue's"
     )
-    step_s: float | None = Field(None, gt=0, description="time of a training step; none takes the twin's prediction")
-    repair_hours: PositiveSpread | None = Field(
-        None, description="from draining a node to having it back; none is the catalogue's"
+    step_s: float | None = Field(
+        None, gt=0, description="time of a training step; none takes it from FLOPs and the catalogue's mfu"
     )
-    restart_s: PositiveSpread | None = Field(
-        None, description="processes started again until the first step; none is the catalogue's"
+    causes: dict[str, float] = Field(
+        {}, description="weights of the causes of hardware failures, by name: `gigafactory catalog list causes`"
+    )
+    durations: dict[str, PositiveSpread] = Field(
+        {}, description="your own durations in seconds, by name: `gigafactory catalog list durations`"
+    )
+    facts: dict[str, float] = Field(
+        {}, description="your own numbers for the catalogue's assumptions, e.g. lemon_factor or slow_fraction"
     )
 
     @field_validator("failures")
     @classmethod
     def _catalogued(cls, name: str) -> str:
         return known(failure_rates, name)
+
+    @model_validator(mode="after")
+    def _all_catalogued(self) -> SimulateSection:
+        for field, names in (("causes", causes()), ("durations", durations()), ("facts", assumptions())):
+            for name, value in getattr(self, field).items():
+                if name not in names:
+                    raise ValueError(f"{field}.{name}: unknown; {suggest(name, list(names))}")
+                if isinstance(value, float) and value < 0:
+                    raise ValueError(f"{field}.{name}: must not be negative, got {value}")
+        return self
+
+    def fact(self, name: str) -> float:
+        """A number that the simulation takes: the file's own, otherwise the catalogue's assumption."""
+        return self.facts.get(name, assumption(name).value)
 
 
 class SuperviseSection(Section):
