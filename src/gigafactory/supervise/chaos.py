@@ -128,7 +128,7 @@ def kinds_from(text: str | None, *, only_signals: bool) -> tuple[FaultKind, ...]
     only_signals: the run was not started for chaos, so that its workers inject nothing into themselves, and its
     supervisor is not ours to start again.
     """
-    possible = tuple(kind for kind in KINDS if not only_signals or ABOUT[kind].means in ("signal", "file"))
+    possible = tuple(kind for kind in KINDS if not only_signals or ABOUT[kind].means == "signal")
     if text is None:
         return possible
     names = [name.strip() for name in text.split(",") if name.strip()]
