@@ -1,9 +1,12 @@
 # make run    install into .venv and train a small Grok on real text (about five minutes on two cores)
 # make test   install what the tests need and run them all, with the checks of style, types and floors
+# make chaos  four workers and a spare, 100 injected faults, the same parameters in the end (about 25 minutes)
 # make clean  remove .venv, caches and build leftovers; runs/ stays
 
 PYTHON ?= python3
 FILE   ?= examples/laptop.toml
+KILLS  ?= 100
+SEED   ?= 1
 VENV   := .venv
 PIP    := $(VENV)/bin/python -m pip --quiet --disable-pip-version-check --no-input
 
@@ -13,7 +16,7 @@ printf '  %-52s' '$(1)'; start=$$(date +%s); if output=$$({ $(2); } 2>&1); then 
 else echo failed; printf '%s\n' "$$output" >&2; exit 1; fi
 endef
 
-.PHONY: run test test-slow check python clean
+.PHONY: run test test-slow check chaos python clean
 
 run: $(VENV)/.run-installed
 	@$(VENV)/bin/gigafactory train $(FILE)
@@ -23,6 +26,9 @@ test: $(VENV)/.test-installed check
 
 test-slow: $(VENV)/.test-installed
 	@$(VENV)/bin/python -m pytest -m slow
+
+chaos: $(VENV)/.run-installed
+	@$(VENV)/bin/gigafactory chaos examples/chaos.toml --kills $(KILLS) --seed $(SEED) --keep bench/results/recovery.json
 
 check: $(VENV)/.test-installed
 	@$(VENV)/bin/ruff check .
