@@ -82,7 +82,7 @@ class Lookout:
             self.up -= {item.worker}
 
     def whole(self, workers: int, spares: int) -> bool:
-        """As many members as the run should have are in a world, and its spares stand by."""
+        """As many members as the run should have are in a world, and this many spares stand by."""
         return len(self.members) == workers and set(self.members) <= self.up and len(self.up) >= workers + spares
 
 

@@ -210,7 +210,8 @@ def _inject_all(
         if not wait(lambda: lookout.step > 0, FIRST_STEP_WITHIN_S):
             raise EndedError(f"no step was done within {FIRST_STEP_WITHIN_S:.0f} s")
         for fault in plan:
-            if not wait(lambda: lookout.whole(*members), WHOLE_WITHIN_S):
+            spares = min(max(ABOUT[fault.kind].victims, 1), members[1])  # as many as will be needed, if there are
+            if not wait(lambda spares=spares: lookout.whole(members[0], spares), WHOLE_WITHIN_S):  # type: ignore[misc]
                 say(f"  not whole after {WHOLE_WITHIN_S:.0f} s: {len(lookout.members)} members, {len(lookout.up)} up")
             begin = lookout.step
             wait(lambda begin=begin, fault=fault: lookout.step >= begin + fault.after_steps, RECOVERED_WITHIN_S)  # type: ignore[misc]
