@@ -84,7 +84,8 @@ class Crew:
     """Keeps who is connected, what each has told, and the world that runs.
 
     send, hang_up: to and of a link. serve: starts a coordination service for so many members. layout_for: of a world
-    of so many. write: takes a record for metrics.jsonl. domain: what a worker shares its fate with.
+    of so many. write: takes a record for metrics.jsonl. part: takes a worker's word on its part of a checkpoint. domain:
+    what a worker shares its fate with.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class Crew:
         serve: Callable[[int], Service],
         layout_for: Callable[[int], Layout],
         write: Callable[[Message], None],
+        part: Callable[[str, Message], None],
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.world: World | None = None
@@ -114,6 +116,7 @@ class Crew:
         self._serve = serve
         self._layout_for = layout_for
         self._write = write
+        self._part = part
         self._worker_of: dict[int, str] = {}
         self._lost_s: dict[str, float] = {}  # worker without connection -> when that is told
         self._preparing: _Asked | None = None
@@ -131,6 +134,7 @@ class Crew:
             "checked": self._on_checked,
             "damaged": self._on_damaged,
             "record": self._on_record,
+            "part": self._on_part,
             "done": self._on_done,
         }
 
@@ -239,6 +243,10 @@ class Crew:
 
     def _on_record(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:
         self._write(message["record"])
+        return []
+
+    def _on_part(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:
+        self._part(worker, message)
         return []
 
     def _on_done(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:

@@ -86,6 +86,9 @@ class LocalProcesses:
         self._watcher.start()
         return self._names
 
+    def names(self) -> tuple[str, ...]:
+        return self._names
+
     def host(self) -> str:
         return "127.0.0.1"
 

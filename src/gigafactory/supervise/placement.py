@@ -32,6 +32,9 @@ class Placement(Protocol):
         and they can be fenced. Raises UserError when there are not enough hosts.
         """
 
+    def names(self) -> tuple[str, ...]:
+        """Whom it could spawn: what `open` said, and whoever came with a requeue since."""
+
     def host(self) -> str:
         """The address under which workers reach this supervisor: "127.0.0.1", or this host's for a scheduler."""
 
