@@ -84,8 +84,8 @@ class Crew:
     """Keeps who is connected, what each has told, and the world that runs.
 
     send, hang_up: to and of a link. serve: starts a coordination service for so many members. layout_for: of a world
-    of so many. write: takes a record for metrics.jsonl. part: takes a worker's word on its part of a checkpoint. domain:
-    what a worker shares its fate with.
+    of so many. write: takes a record for metrics.jsonl. part: takes what a worker says of its part of a checkpoint.
+    domain: what a worker shares its fate with.
     """
 
     def __init__(
