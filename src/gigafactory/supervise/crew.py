@@ -193,6 +193,8 @@ class Crew:
         self.peers[worker] = Peer(link, message["peer"], _by_step(message.get("held")))
         self._worker_of[link] = worker
         self._send(link, self._orders.welcome)
+        if worker in self._check_s:
+            self._send(link, {"type": "check"})
         running = self.world is not None and worker in self.world.members
         if running and self.world is not None and message.get("epoch") == self.world.epoch:
             return []  # only its connection was new
@@ -321,12 +323,10 @@ class Crew:
         for worker in whom:
             self.tell(worker, {"type": "replay", "epoch": action.epoch, "step": action.step})
 
-    def check(self, at_s: float, action: ev.CheckHealth) -> list[ev.Event]:
-        if action.worker not in self.peers:
-            return [ev.HealthChecked(at_s, action.worker, False, "is not there")]
+    def check(self, at_s: float, action: ev.CheckHealth) -> None:
+        """A worker that is just being started is asked once it is up."""
         self._check_s[action.worker] = at_s + CHECK_S
         self.tell(action.worker, {"type": "check"})
-        return []
 
     def renew(self) -> None:
         """Prolongs all leases, and says which snapshots have to stay beside the newest."""

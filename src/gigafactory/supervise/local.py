@@ -134,12 +134,15 @@ class LocalProcesses:
                 return
         self._tell(Fenced(self._now(), worker))
 
-    def drain(self, worker: str, text: str) -> None:
-        """The host is this machine: what can be taken out of use and repaired is the process."""
+    def drain(self, worker: str, text: str, *, repair: bool) -> None:
+        """The host is this machine: what can be taken out of use and repaired is the process, by a new one."""
         with self._lock:
             if (running := self._processes.get(worker)) is not None:
-                running.fencing = True
+                running.fencing, running.again = True, repair
                 self._kill(running)
+                return
+        if repair:
+            self.spawn(worker)
 
     def undrain(self, worker: str) -> None:
         self.spawn(worker)

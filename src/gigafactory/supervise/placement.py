@@ -5,7 +5,7 @@ is decided is policy.py's. Every call returns at once. What comes of it is told 
 
     spawn   -> Exited if it cannot be started or ends later; that it came up is heard by the crew (hello)
     fence   -> Fenced, once the worker surely computes no more
-    drain   -> nothing; when its host is back from repair the placement spawns the worker there again
+    drain   -> Fenced if it ran; when its host is back from repair the placement spawns the worker there again
     requeue -> Requeued, then the workers of the new hosts are spawned by the placement
     a host that the scheduler reports broken -> Health; an exit nobody asked for -> Exited
 """
@@ -53,8 +53,11 @@ class Placement(Protocol):
     def fence(self, worker: str) -> None:
         """Ends the worker for sure: SIGKILL of its whole process group, through the scheduler where it is remote."""
 
-    def drain(self, worker: str, text: str) -> None:
-        """Takes the worker's host out of use and tells the scheduler why."""
+    def drain(self, worker: str, text: str, *, repair: bool) -> None:
+        """Ends the worker, takes its host out of use and tells the scheduler why.
+
+        repair: it comes back by itself once it is repaired; otherwise (an operator wants it) only `undrain` does that.
+        """
 
     def undrain(self, worker: str) -> None:
         """The operator says that the host is well: gives it back and spawns the worker there."""

@@ -84,6 +84,7 @@ class Supervisor:
         self._timers: dict[str, float] = {}
         self._events: deque[ev.Event] = deque()
         self._last = ""
+        self._kept_out: set[str] = set()  # by the operator
 
     # ---- drive.Pool -------------------------------------------------------------------------------------------------
 
@@ -107,10 +108,12 @@ class Supervisor:
                 self._crew.publish(action)
             case ev.Probe():
                 self._events += self._crew.probe(at_s, action)
-            case ev.CheckHealth():
-                self._events += self._crew.check(at_s, action)
+            case ev.CheckHealth(worker):
+                if worker not in self._crew.peers and worker not in self._placement.alive():
+                    self._placement.spawn(worker)  # what is to be tested has to be up
+                self._crew.check(at_s, action)
             case ev.Drain(worker, text):
-                self._placement.drain(worker, text)
+                self._placement.drain(worker, text, repair=worker not in self._kept_out)
             case ev.Replay():
                 self._crew.replay(at_s, action)
             case ev.Requeue(workers, text):
@@ -180,9 +183,18 @@ class Supervisor:
             self._events.append(item)
             self._heard(self._crew.gone(at_s, item.worker))
             return
-        if isinstance(item, ev.Operator) and item.command == "stop":
-            self.stop_asked = True
+        if isinstance(item, ev.Operator):
+            self._ordered(item)
         self._events.append(item)
+
+    def _ordered(self, order: ev.Operator) -> None:
+        if order.command == "stop":
+            self.stop_asked = True
+        elif order.command == "drain" and order.worker is not None:
+            self._kept_out.add(order.worker)
+        elif order.command == "undrain" and order.worker in self._kept_out:
+            self._kept_out.discard(order.worker)
+            self._placement.undrain(order.worker)
 
     def _heard(self, events: list[ev.Event]) -> None:
         for event in events:
