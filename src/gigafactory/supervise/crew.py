@@ -40,7 +40,6 @@ class Orders:
     """What holds for the whole run. welcome: the message that answers a hello."""
 
     total_steps: int
-    snapshot_every: int
     straggler_factor: float
     compare: bool
     buddy: bool
@@ -85,7 +84,8 @@ class Crew:
 
     send, hang_up: to and of a link. serve: starts a coordination service for so many members. layout_for: of a world
     of so many. write: takes a record for metrics.jsonl. part: takes what a worker says of its part of a checkpoint.
-    domain: what a worker shares its fate with.
+    domain: what a worker shares its fate with. snapshot_every: steps between copies to host memory; measured: takes the
+    seconds of a step and of the copy after it. verified_step: where the replicas were compared last, before this crew.
     """
 
     def __init__(
@@ -94,6 +94,7 @@ class Crew:
         course: Course,
         copies: Copies,
         *,
+        verified_step: int,
         names: Collection[str],
         domain: Callable[[str], str],
         send: Callable[[int, Message], None],
@@ -102,10 +103,13 @@ class Crew:
         layout_for: Callable[[int], Layout],
         write: Callable[[Message], None],
         part: Callable[[str, Message], None],
+        snapshot_every: Callable[[], int],
+        measured: Callable[[float, float], None],
     ) -> None:
         self.peers: dict[str, Peer] = {}
         self.world: World | None = None
         self.done: set[str] = set()
+        self.verified_step = verified_step
         self._orders = orders
         self._course = course
         self._copies = copies
@@ -117,6 +121,8 @@ class Crew:
         self._layout_for = layout_for
         self._write = write
         self._part = part
+        self._snapshot_every = snapshot_every
+        self._measured = measured
         self._worker_of: dict[int, str] = {}
         self._lost_s: dict[str, float] = {}  # worker without connection -> when that is told
         self._preparing: _Asked | None = None
@@ -215,6 +221,8 @@ class Crew:
             return []
         if (record := message.get("record")) is not None:
             self._write(record)
+        if message.get("held") and worker == world.members[0]:
+            self._measured(float(message["step_s"]), float(message.get("snapshot_s") or 0.0))
         held = {name: self.peers[name].held for name in world.members if name in self.peers}
         return world.report(at_s, worker, message, held)
 
@@ -259,6 +267,8 @@ class Crew:
 
     def prepare(self, at_s: float, action: ev.Prepare) -> list[ev.Event]:
         """First phase. The events are those that follow at once, when all members are gone."""
+        if self.world is not None:
+            self.verified_step = self.world.verified_step
         self.world, self._probing, self._replaying = None, None, None
         size_bytes = max((_size_bytes(self.peers[w].held) for w in action.members if w in self.peers), default=0)
         deadline_s = at_s + PREPARE_S + size_bytes / READ_BYTES_PER_S
@@ -278,6 +288,7 @@ class Crew:
             action.epoch,
             members,
             offer.step,
+            self.verified_step,
             compare=self._orders.compare,
             straggler_factor=self._orders.straggler_factor,
         )
@@ -298,7 +309,7 @@ class Crew:
             "peers": {worker: peer.address for worker, peer in self.peers.items()},
             "batch_offset": action.batch_offset,
             "total_steps": self._orders.total_steps,
-            "snapshot_every": self._orders.snapshot_every,
+            "snapshot_every": self._snapshot_every(),
         }
         for rank, worker in enumerate(members):
             buddy = buddy_of(rank, domains) if self._orders.buddy else None
@@ -334,7 +345,7 @@ class Crew:
         if self.world is not None:
             keep = sorted({step for step in (self.world.snapshot_step, self.world.verified_step) if step >= 0})
         for worker in self.peers:
-            self.tell(worker, {"type": "renew", "keep": keep})
+            self.tell(worker, {"type": "renew", "keep": keep, "snapshot_every": self._snapshot_every()})
 
     def tell(self, worker: str, message: Message) -> bool:
         """Sends a message to a worker; False if it is not connected."""

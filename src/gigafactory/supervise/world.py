@@ -17,18 +17,26 @@ _PHASES = ("form", "restore", "compile", "save", "evaluate")  # of `spent`
 class World:
     """One epoch's members and how far they are.
 
-    snapshot_step: newest step that all members have in host memory, -1 for none. verified_step: newest of them at
-    which all copies of the same piece had the same checksum. compare: whether differences count.
+    snapshot_step: newest step of which there is a whole copy: that which the epoch started from, then those that all
+    members have in host memory. verified_step: newest at which all copies of the same piece had the same checksum.
+    compare: whether differences count.
     """
 
     def __init__(
-        self, epoch: int, members: tuple[str, ...], start_step: int, *, compare: bool, straggler_factor: float
+        self,
+        epoch: int,
+        members: tuple[str, ...],
+        start_step: int,
+        verified_step: int,
+        *,
+        compare: bool,
+        straggler_factor: float,
     ) -> None:
         self.epoch = epoch
         self.members = members
         self.step = start_step
-        self.snapshot_step = -1
-        self.verified_step = -1
+        self.snapshot_step = start_step
+        self.verified_step = min(verified_step, start_step)
         self._start_step = start_step
         self._compare = compare
         self._factor = straggler_factor
