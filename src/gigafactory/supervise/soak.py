@@ -248,8 +248,9 @@ def compare(run: Path, reference: Path, factory: Factory, lookout: Lookout) -> V
     if ours is None or theirs is None:
         return Verdict(must, False, f"no checkpoint of step {factory.train.steps}")
     if sizes <= {factory.supervise.workers}:
-        different, leaves = _differing(ours, theirs)
-        found = f"{leaves} arrays, all bits the same" if not different else f"differ: {', '.join(different[:3])}"
+        one, other = restore_numpy(ours)[0], restore_numpy(theirs)[0]
+        different = leaves_that_differ(one, other)
+        found = f"{len(_leaves(one))} arrays, all bits the same" if not different else f"not {', '.join(different[:3])}"
         return Verdict(must, not different, found)
     losses = _loss(run), _loss(reference)
     must = (
@@ -261,15 +262,14 @@ def compare(run: Path, reference: Path, factory: Factory, lookout: Lookout) -> V
     return Verdict(must, difference <= LOSS_WITHIN, f"{losses[0]:.6f} and {losses[1]:.6f}")
 
 
-def _differing(ours: Path, theirs: Path) -> tuple[list[str], int]:
-    """Names of arrays of which any bit differs, and how many arrays there are. Parameters and optimizer state."""
-    one, other = dict(_leaves(restore_numpy(ours)[0])), dict(_leaves(restore_numpy(theirs)[0]))
-    different = [
+def leaves_that_differ(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """Names of arrays of two trees (parameters, optimizer state) of which any bit differs, or that one alone has."""
+    ours, theirs = dict(_leaves(one)), dict(_leaves(other))
+    return [
         name
-        for name in sorted(one.keys() | other.keys())
-        if name not in one or name not in other or one[name].tobytes() != other[name].tobytes()
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in ours or name not in theirs or ours[name].tobytes() != theirs[name].tobytes()
     ]
-    return different, len(one)
 
 
 def _leaves(tree: dict[str, Any], prefix: str = "") -> list[tuple[str, np.ndarray]]:
