@@ -31,6 +31,7 @@ from jax.experimental import multihost_utils
 
 from gigafactory.errors import UserError
 from gigafactory.files import disk_errors, fsync_directory, replace_file
+from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import (
     DamagedError,
     Leaf,
@@ -41,7 +42,6 @@ from gigafactory.train.manifest import (
     checkpoint_name,
     checkpoints,
     encode,
-    named_leaves,
     part_name,
     piece_key,
     pieces_from,

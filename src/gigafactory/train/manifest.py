@@ -11,8 +11,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from gigafactory.errors import UserError
 
 FORMAT = 1
@@ -76,25 +74,6 @@ class Manifest:
 def describe(shape: tuple[int, ...], dtype: str) -> str:
     """`float32[258,64]`."""
     return f"{dtype}[{','.join(map(str, shape))}]"
-
-
-def named_leaves(tree: Any) -> dict[str, Any]:
-    """Leaves of a pytree by path, in tree order: `{"opt": (State(mu=..),)}` gives "opt/0/mu". None is no leaf."""
-    names: dict[str, Any] = {}
-    for keys, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        name = "/".join(_key_name(key) for key in keys)
-        if name in names:
-            raise ValueError(f"two leaves of the tree have the path {name!r}")
-        names[name] = leaf
-    return names
-
-
-def _key_name(key: Any) -> str:
-    """`key`, `idx` or `name` of JAX's dictionary, sequence and attribute keys."""
-    for attribute in ("key", "idx", "name"):
-        if hasattr(key, attribute):
-            return str(getattr(key, attribute))
-    raise TypeError(f"a pytree key of type {type(key).__name__} has no name")
 
 
 def piece_key(path: str, start: tuple[int, ...]) -> str:

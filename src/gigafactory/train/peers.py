@@ -1,8 +1,105 @@
-"""Pieces of snapshots between workers, over TCP: a server in each, a sender to the buddy, and fetching."""
+"""Pieces of snapshots between workers, over TCP: a server in each, a sender to the buddy, and fetching.
+
+A frame is a length (4 bytes, big-endian), that many bytes of JSON (an object with a "type"), and as many raw bytes as
+its "payload_bytes" says. The first frame of a connection is `hello` with the run's token. Then
+
+    get{step, key, crc}                              is answered by  piece{} and its bytes, or no{text}
+    keep{of, step, meta, leaves, pieces} and bytes   is answered by  kept{} or no{text}
+
+What is malformed, too long, too slow or without the token ends that connection and nothing else.
+"""
 
 from __future__ import annotations
 
-from gigafactory.train.snapshots import Snapshot, SnapshotStore
+import contextlib
+import hmac
+import json
+import math
+import socket
+import struct
+import threading
+import zlib
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gigafactory.train.capture import Snapshot
+from gigafactory.train.manifest import DamagedError
+from gigafactory.train.pieces import Entry, leaf_of
+from gigafactory.train.shards import dtype_of
+from gigafactory.train.snapshots import PieceBytes, SnapshotStore
+
+Say = Callable[[str], None]
+Header = dict[str, Any]
+
+_LENGTH = struct.Struct(">I")
+HEADER_AT_MOST_BYTES = 16 << 20  # descriptions of 100,000 pieces are about 10 MB
+IDLE_S = 600.0  # a connection that says nothing for so long is closed
+CONNECT_S = 5.0
+
+
+class PeerError(Exception):
+    """The other side does not answer, or not in this language."""
+
+
+def _send(link: socket.socket, header: Header, payload: memoryview | None = None) -> None:
+    size = payload.nbytes if payload is not None else 0
+    data = json.dumps(header | ({"payload_bytes": size} if size else {})).encode()
+    link.sendall(_LENGTH.pack(len(data)) + data)
+    if payload is not None:
+        link.sendall(payload)
+
+
+def _receive_exactly(link: socket.socket, buffer: memoryview) -> None:
+    done = 0
+    while done < buffer.nbytes:
+        try:
+            got = link.recv_into(buffer[done:])
+        except OSError as error:
+            raise PeerError(str(error) or type(error).__name__) from error
+        if not got:
+            raise PeerError("the connection was closed")
+        done += got
+
+
+def _receive(link: socket.socket) -> Header:
+    prefix = bytearray(_LENGTH.size)
+    _receive_exactly(link, memoryview(prefix))
+    (length,) = _LENGTH.unpack(prefix)
+    if length > HEADER_AT_MOST_BYTES:
+        raise PeerError(f"a header of {length} bytes")
+    data = bytearray(length)
+    _receive_exactly(link, memoryview(data))
+    try:
+        header = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise PeerError("not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
+        raise PeerError("not an object with a type")
+    return header
+
+
+def _piece_bytes(link: socket.socket, count: int) -> np.ndarray:
+    buffer = np.empty(count, np.uint8)
+    _receive_exactly(link, buffer.data)
+    return buffer
+
+
+def size_of(entry: Entry, key: str) -> int:
+    """Bytes of a piece of an entry. Raises DamagedError when the entry does not make sense."""
+    try:
+        leaf, piece = entry["leaves"][leaf_of(key)], entry["pieces"][key]
+        inside = all(
+            a >= 0 and n >= 0 and a + n <= size
+            for a, n, size in zip(piece["start"], piece["shape"], leaf["shape"], strict=True)
+        )
+        if not inside:
+            raise DamagedError(f"{key}: lies outside its leaf")
+        return math.prod(piece["shape"]) * dtype_of(leaf["dtype"]).itemsize
+    except (KeyError, TypeError, ValueError) as error:
+        raise DamagedError(f"{key}: is not described") from error
 
 
 class PieceServer:
@@ -12,33 +109,296 @@ class PieceServer:
     """
 
     def __init__(self, store: SnapshotStore, token: str, host: str = "127.0.0.1") -> None:
-        raise NotImplementedError
+        self._store = store
+        self._token = token
+        self._links: set[socket.socket] = set()
+        self._lock = threading.Lock()
+        self._closed = False
+        self._socket = socket.create_server((host, 0), backlog=128)
+        self._thread = threading.Thread(target=self._accept, name="pieces", daemon=True)
+        self._thread.start()
 
     @property
     def address(self) -> str:
         """host:port, for the hello message."""
-        raise NotImplementedError
+        host, port = self._socket.getsockname()[:2]
+        return f"{host}:{port}"
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Hangs up on everybody; what was being received is dropped."""
+        with self._lock:
+            self._closed = True
+            links = list(self._links)
+        with contextlib.suppress(OSError):  # wakes the thread that waits in accept
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        for link in links:
+            _hang_up(link)
+        self._thread.join()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                link, _ = self._socket.accept()
+            except OSError:
+                return
+            with self._lock:
+                self._links.add(link)
+            threading.Thread(target=self._serve, args=(link,), name="pieces", daemon=True).start()
+
+    def _serve(self, link: socket.socket) -> None:
+        try:
+            link.settimeout(CONNECT_S)
+            link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            hello = _receive(link)
+            if not hmac.compare_digest(str(hello.get("token")).encode(), self._token.encode()):
+                return
+            link.settimeout(IDLE_S)
+            while True:
+                request = _receive(link)
+                if request["type"] == "get":
+                    self._give(link, request)
+                elif request["type"] == "keep":
+                    self._keep(link, request)
+                else:
+                    return
+        except (OSError, PeerError, KeyError, TypeError, ValueError):
+            return
+        finally:
+            with self._lock:
+                self._links.discard(link)
+            _hang_up(link)
+
+    def _give(self, link: socket.socket, request: Header) -> None:
+        try:
+            data = self._store.read(int(request["step"]), str(request["key"]), int(request["crc"]))
+        except DamagedError as error:
+            _send(link, {"type": "no", "text": f"damaged: {error}"})
+            return
+        if data is None:
+            _send(link, {"type": "no", "text": "not held"})
+        else:
+            _send(link, {"type": "piece"}, data.data)
+
+    def _keep(self, link: socket.socket, request: Header) -> None:
+        entry = {name: request[name] for name in ("meta", "leaves", "pieces")}
+        try:
+            sizes = {key: size_of(entry, key) for key in entry["pieces"]}
+        except DamagedError as error:
+            raise PeerError(str(error)) from error
+        if sum(sizes.values()) != request.get("payload_bytes", 0):
+            raise PeerError("the payload is not the pieces")
+
+        def received() -> Iterator[PieceBytes]:
+            for key, piece in entry["pieces"].items():
+                data = _piece_bytes(link, sizes[key])
+                if zlib.crc32(data.data) != piece["crc"]:
+                    raise PeerError(f"{key}: arrived damaged")
+                dtype = dtype_of(entry["leaves"][leaf_of(key)]["dtype"])
+                yield PieceBytes(key, tuple(piece["start"]), data.view(dtype).reshape(piece["shape"]))
+
+        of = f"of-{request['of']}"
+        kept = self._store.write(
+            int(request["step"]), of, entry["meta"], entry["leaves"], received(), sum(sizes.values())
+        )
+        if kept is None:  # the rest of the payload was not read
+            with contextlib.suppress(OSError):
+                _send(link, {"type": "no", "text": "no room"})
+            raise PeerError("no room")
+        _send(link, {"type": "kept"})
+
+
+def _hang_up(link: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        link.shutdown(socket.SHUT_RDWR)
+    link.close()
+
+
+def _connect(address: str, token: str, timeout_s: float) -> socket.socket:
+    host, _, port = address.rpartition(":")
+    link = socket.create_connection((host, int(port)), min(timeout_s, CONNECT_S))
+    link.settimeout(timeout_s)
+    link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _send(link, {"type": "hello", "token": token})
+    return link
 
 
 class Buddy:
-    """Sends lone pieces to another worker's server in the background, one snapshot at a time."""
+    """Sends lone pieces to another worker's server in the background, one snapshot at a time.
 
-    def __init__(self, store: SnapshotStore, token: str, timeout_s: float = 30.0) -> None:
-        raise NotImplementedError
+    worker: this one's name. timeout_s: longest that the other side may be silent, and that `send` waits. say: told
+    when copies stop arriving, and when they do again.
+    """
+
+    def __init__(self, store: SnapshotStore, worker: str, token: str, say: Say, timeout_s: float = 30.0) -> None:
+        self._store = store
+        self._worker = worker
+        self._token = token
+        self._say = say
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition()
+        self._address: str | None = None
+        self._link: socket.socket | None = None
+        self._waiting: Snapshot | None = None
+        self._busy = False
+        self._closed = False
+        self._failing = False
+        self._thread = threading.Thread(target=self._work, name="buddy", daemon=True)
+        self._thread.start()
 
     def aim(self, address: str | None) -> None:
         """Whom to send to from now on (at each publish); None is nobody. What is under way is given up."""
-        raise NotImplementedError
+        with self._changed:
+            if address == self._address:
+                return
+            self._address, self._waiting, self._failing = address, None, False
+            link, self._link = self._link, None
+        if link is not None:
+            _hang_up(link)
 
     def send(self, snapshot: Snapshot) -> None:
         """Sends the snapshot's lone pieces; first waits until those of the last snapshot were acknowledged.
 
-        Never raises: a buddy that does not answer within the time is said once and then only tried again.
+        Never raises. When the buddy is too slow this snapshot is not sent.
         """
-        raise NotImplementedError
+        if not snapshot.lone:
+            return
+        with self._changed:
+            if self._address is not None and self._changed.wait_for(self._idle, self._timeout_s) and not self._closed:
+                self._waiting = snapshot
+                self._changed.notify_all()
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until nothing is under way; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(self._idle, timeout_s)
 
     def close(self) -> None:
-        raise NotImplementedError
+        """Gives up what is under way and ends the thread."""
+        with self._changed:
+            self._closed = True
+            self._waiting = None
+            link = self._link
+            self._changed.notify_all()
+        if link is not None:
+            _hang_up(link)
+        self._thread.join()
+
+    def _idle(self) -> bool:
+        return self._closed or (self._waiting is None and not self._busy)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._waiting is not None)
+                if self._closed:
+                    return
+                snapshot, self._waiting = self._waiting, None
+                address, self._busy = self._address, True
+            try:
+                if snapshot is not None and address is not None:
+                    self._hand_over(snapshot, address)
+            finally:
+                with self._changed:
+                    self._busy = False
+                    self._changed.notify_all()
+
+    def _hand_over(self, snapshot: Snapshot, address: str) -> None:
+        try:
+            link = self._link_to(address)
+            pieces = {key: snapshot.entry["pieces"][key] for key in snapshot.lone}
+            entry = snapshot.entry | {"pieces": pieces}
+            header = {"type": "keep", "of": self._worker, "step": snapshot.step, **entry}
+            header["payload_bytes"] = sum(size_of(entry, key) for key in pieces)
+            _send(link, header)
+            for key in pieces:
+                data = self._store.read(snapshot.step, key)
+                if data is None:
+                    raise PeerError("the snapshot is gone")
+                link.sendall(data.data)
+            answer = _receive(link)
+            if answer["type"] != "kept":
+                raise PeerError(str(answer.get("text", "no answer")))
+        except (OSError, PeerError, DamagedError) as error:
+            self._failed(address, snapshot.step, error)
+            return
+        if self._failing:
+            self._say(f"copies at {address} go on with step {snapshot.step:,}")
+            self._failing = False
+
+    def _link_to(self, address: str) -> socket.socket:
+        with self._changed:
+            if self._link is not None:
+                return self._link
+        link = _connect(address, self._token, self._timeout_s)
+        with self._changed:
+            if self._closed or address != self._address:  # aimed elsewhere meanwhile
+                _hang_up(link)
+                raise PeerError("given up")
+            self._link = link
+        return link
+
+    def _failed(self, address: str, step: int, error: Exception) -> None:
+        with self._changed:
+            link, self._link = self._link, None
+            wanted = address == self._address and not self._closed
+        if link is not None:
+            _hang_up(link)
+        if wanted and not self._failing:
+            self._failing = True
+            self._say(f"no copy of step {step:,} at {address}: {error or type(error).__name__}")
+
+
+class Peers:
+    """Fetches pieces from other workers; keeps connections, and may be used by several threads.
+
+    addresses: host:port by worker.
+    """
+
+    def __init__(self, addresses: Mapping[str, str], token: str, timeout_s: float = 30.0) -> None:
+        self._addresses = addresses
+        self._token = token
+        self._timeout_s = timeout_s
+        self._free: dict[str, list[socket.socket]] = defaultdict(list)
+        self._lock = threading.Lock()
+
+    def fetch(self, worker: str, step: int, key: str, crc: int, size_bytes: int) -> np.ndarray:
+        """The bytes of a piece, uint8, its checksum found right. Raises PeerError saying why not."""
+        if worker not in self._addresses:
+            raise PeerError("has no address")
+        link: socket.socket | None = None
+        try:
+            with self._lock:
+                free = self._free[worker]
+                link = free.pop() if free else None
+            link = link or _connect(self._addresses[worker], self._token, self._timeout_s)
+            _send(link, {"type": "get", "step": step, "key": key, "crc": crc})
+            answer = _receive(link)
+            if answer["type"] != "piece":
+                self._keep(worker, link)
+                link = None
+                raise PeerError(str(answer.get("text", "no answer")))
+            if answer.get("payload_bytes", 0) != size_bytes:
+                raise PeerError(f"has {answer.get('payload_bytes', 0)} bytes of it, {size_bytes} are wanted")
+            data = _piece_bytes(link, size_bytes)
+            self._keep(worker, link)
+            link = None
+        except (OSError, ValueError) as error:
+            raise PeerError(str(error) or type(error).__name__) from error
+        finally:
+            if link is not None:
+                _hang_up(link)
+        if zlib.crc32(data.data) != crc:
+            raise PeerError("damaged: its checksum does not match")
+        return data
+
+    def close(self) -> None:
+        with self._lock:
+            for links in self._free.values():
+                for link in links:
+                    _hang_up(link)
+            self._free.clear()
+
+    def _keep(self, worker: str, link: socket.socket) -> None:
+        with self._lock:
+            self._free[worker].append(link)

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gigafactory.errors import UserError
+from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import (
     DamagedError,
     Leaf,
@@ -25,7 +26,6 @@ from gigafactory.train.manifest import (
     checkpoints,
     decode,
     describe,
-    named_leaves,
     order_of,
     overlap,
     region_of,
@@ -134,7 +134,7 @@ class _Source:
                 self._readers[piece.file] = ShardReader(self._path / piece.file, self._files[piece.file])
         data = self._pool.map(lambda piece: self._readers[piece.file].read(piece, dtype), pieces)
         parts = {piece.region: array for piece, array in zip(pieces, data, strict=True)}
-        return {region: _assemble(region, parts, dtype, leaf.path) for region in wanted}
+        return {region: assemble(region, parts, dtype, leaf.path) for region in wanted}
 
     def whole(self, leaf: Leaf) -> np.ndarray:
         """All of a leaf."""
@@ -142,7 +142,7 @@ class _Source:
         return self.regions(leaf, {everything})[everything]
 
 
-def _assemble(region: Region, parts: dict[Region, np.ndarray], dtype: np.dtype, path: str) -> np.ndarray:
+def assemble(region: Region, parts: dict[Region, np.ndarray], dtype: np.dtype, path: str) -> np.ndarray:
     if region in parts:
         return parts[region]
     result = np.empty([stop - start for start, stop in region], dtype)

@@ -1,15 +1,49 @@
-"""Snapshots of the training state in host memory: the nearest place from which a run goes on after a failure."""
+"""Snapshots of the training state in host memory: the nearest place from which a run goes on after a failure.
+
+    /dev/shm/gigafactory-RUN/WORKER/step-00000012.own       the pieces that this worker's devices hold
+                                    step-00000012.of-w3     pieces that it keeps for another
+                                    .writing-step-...       not a snapshot yet
+
+They are files, so that they outlive the process on a living host, and lie in memory, so that taking one costs little
+more than the copy. A file is the pieces' bytes, an index (JSON), and a trailer with the index's length and checksum;
+its name appears when it is whole. Checksums are CRC-32 (`zlib`: 4.2 GB/s a thread where SHA-256 made 1.8, measured):
+they are to find damage, not an adversary; what goes to disk gets SHA-256. Nothing is synced: a host that loses power
+loses its memory as well.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import re
+import shutil
+import struct
+import threading
+import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gigafactory.train.pieces import Entry, Held
+import numpy as np
+
+from gigafactory.files import replace_file
+from gigafactory.train.manifest import DamagedError
+from gigafactory.train.pieces import Entry, Held, same_family
 
 Say = Callable[[str], None]
+
+OWN = "own"
+_NAME = re.compile(r"step-(\d{8,})\.(own|of-[A-Za-z0-9._-]+)")
+_TRAILER = struct.Struct("<QI8s")  # length of the index, its CRC-32, magic
+_MAGIC = b"GFSNAP01"
+_CHUNK = 1 << 20
+# A snapshot is whole for others once each buddy has what only one holds. Workers are at most one step apart, and a
+# buddy at most one behind: the newest but two is then whole everywhere. Without lone pieces it is the newest but one.
+_NEWEST, _NEWEST_WITH_LONE = 2, 3
+_THREADS = min(8, os.cpu_count() or 1)
 
 
 def run_identity(run: Path) -> str:
@@ -17,21 +51,33 @@ def run_identity(run: Path) -> str:
 
     A run that is deleted and started again under the same name never meets the snapshots of the old one.
     """
-    raise NotImplementedError
+    path = run / "run-id"
+    if not path.exists():
+        replace_file(path, os.urandom(8).hex() + "\n")
+    return path.read_text().strip()
+
+
+def memory_directory(identity: str, worker: str, base: Path = Path("/dev/shm")) -> Path:
+    """`/dev/shm/gigafactory-IDENTITY/WORKER`."""
+    return base / f"gigafactory-{identity}" / worker
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """A snapshot that was taken. entry: for the step message. lone: keys of pieces that a buddy has to get too.
+class PieceBytes:
+    """A box of a leaf, at `start`, as it lies in memory: C-contiguous."""
 
-    snapshot_s: how long it held up training after the step was done. size_bytes: of this worker's pieces.
-    """
+    key: str
+    start: tuple[int, ...]
+    array: np.ndarray
 
-    step: int
+
+@dataclass(frozen=True)
+class _File:
+    """A committed snapshot file. entry: of an inventory; spans: (offset, bytes) by piece key."""
+
+    path: Path
     entry: Entry
-    lone: tuple[str, ...]
-    snapshot_s: float
-    size_bytes: int
+    spans: dict[str, tuple[int, int]]
 
 
 class SnapshotStore:
@@ -42,41 +88,279 @@ class SnapshotStore:
     """
 
     def __init__(self, directory: Path, fallback: Path, say: Say) -> None:
-        raise NotImplementedError
+        self._places = (directory, fallback)
+        self._place = directory
+        self._say = say
+        self._lock = threading.RLock()
+        self._files: dict[tuple[int, str], _File] = {}
+        self._news: set[tuple[int, str]] = set()
+        self._kept: frozenset[int] = frozenset()
+        self._sized = 0
+        self._lone = False
+        for place in self._places:
+            for leftover in place.glob(".writing-*"):
+                leftover.unlink(missing_ok=True)
 
-    def save(self, step: int, tree: Any, meta: dict[str, Any], domains: Iterable[str] = ()) -> Snapshot | None:
-        """Copies this process's pieces of a tree of jax.Arrays. None (said why) when no place takes it.
+    # ---- writing
 
-        meta: the same in all workers, but for time_s; must hold step, epoch, order, fingerprint, batch_offset.
-        domains: failure domain of each rank (jax.process_index()); tells which pieces are lone.
-        Blocks until the state is computed and copied; the tree may be donated afterwards.
+    def write(
+        self,
+        step: int,
+        source: str,
+        meta: dict[str, Any],
+        leaves: dict[str, Any],
+        pieces: Iterable[PieceBytes],
+        size_bytes: int,
+    ) -> Entry | None:
+        """Adds a snapshot file; returns its entry, or None (said why) when no place takes it.
+
+        source: OWN, or "of-WORKER" for whom it is kept. pieces: size_bytes in all. Older ones that need not be kept go.
         """
-        raise NotImplementedError
+        self._make_room(size_bytes)
+        try:
+            file = self._write_file(step, source, meta, leaves, pieces)
+        except OSError as error:
+            self._say(
+                f"{self._place}: no snapshot of step {step:,} was taken: {(error.strerror or str(error)).lower()}"
+            )
+            return None
+        with self._lock:
+            self._files[step, source] = file
+            self._news.add((step, source))
+            self._evict()
+        return file.entry
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Chooses memory or disk, when more than ever before is to be written."""
+        if size_bytes <= self._sized:
+            return
+        self._sized = size_bytes
+        memory, disk = self._places
+        wanted = (_NEWEST_WITH_LONE + 1) * size_bytes
+        try:
+            memory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            free = shutil.disk_usage(memory).free
+            why = "" if free >= wanted else f"{free / 1e9:.3g} GB are free, {wanted / 1e9:.3g} GB are needed"
+        except OSError as error:
+            why = (error.strerror or str(error)).lower()
+        if why and self._place == memory:
+            self._say(f"{memory}: {why}; snapshots go to {disk} instead, which is slower")
+            self._place = disk
+
+    def _write_file(
+        self, step: int, source: str, meta: dict[str, Any], leaves: dict[str, Any], pieces: Iterable[PieceBytes]
+    ) -> _File:
+        self._place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        path = self._place / f"step-{step:08d}.{source}"
+        temporary = path.with_name(f".writing-{path.name}")
+        described: dict[str, Any] = {}
+        spans: dict[str, tuple[int, int]] = {}
+        offset = 0
+        try:
+            # over an evicted file's pages: new ones cost as much as the copy (measured: 12 MB in 8 ms, not 11)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._spare, temporary)
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as file:
+                for piece in pieces:
+                    data = piece.array.reshape(-1).view(np.uint8).data
+                    described[piece.key] = {
+                        "start": list(piece.start),
+                        "shape": list(piece.array.shape),
+                        "crc": zlib.crc32(data),
+                    }
+                    spans[piece.key] = (offset, data.nbytes)
+                    _write_all(file.fileno(), data)
+                    offset += data.nbytes
+                entry = {"meta": json.loads(json.dumps(meta)), "leaves": leaves, "pieces": described}
+                text = json.dumps(entry | {"spans": spans}).encode()
+                _write_all(file.fileno(), memoryview(text + _TRAILER.pack(len(text), zlib.crc32(text), _MAGIC)))
+                file.truncate(offset + len(text) + _TRAILER.size)
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        return _File(path, entry, spans)
+
+    def _evict(self) -> None:
+        """Removes what is neither among the newest of its source nor to be kept. The lock is held."""
+        sources = {source for _, source in self._files}
+        newest = _NEWEST if sources <= {OWN} and not self._lone else _NEWEST_WITH_LONE
+        for source in sources:
+            steps = sorted(step for step, of in self._files if of == source)
+            for step in steps[:-newest]:
+                if step not in self._kept:
+                    self._drop(step, source)
+
+    def expect_lone(self, lone: bool) -> None:
+        """Whether this worker alone holds some pieces: one more of its snapshots is then kept."""
+        self._lone = lone
+
+    def keep(self, steps: Iterable[int]) -> None:
+        """From now on these steps stay (newest whole one, newest verified one), beside the newest ones."""
+        with self._lock:
+            self._kept = frozenset(steps)
+            self._evict()
+
+    def drop_after(self, step: int) -> None:
+        """Removes snapshots of later steps: a run that goes back leaves their course. Call it at each publish."""
+        with self._lock:
+            for later, source in [name for name in self._files if name[0] > step]:
+                self._drop(later, source)
+
+    def clear(self) -> None:
+        """Removes all: the run is complete and saved elsewhere."""
+        with self._lock:
+            self._files.clear()
+            self._news.clear()
+            for place in self._places:
+                shutil.rmtree(place, ignore_errors=True)
+            with_others = self._places[0].parent
+            if with_others.name.startswith("gigafactory-"):
+                try:
+                    with_others.rmdir()
+                except OSError:
+                    return  # other workers' still lie there
+
+    def _drop(self, step: int, source: str) -> None:
+        self._news.discard((step, source))
+        path = self._files.pop((step, source)).path
+        with contextlib.suppress(FileNotFoundError):
+            if source == OWN and path.parent == self._place:
+                os.replace(path, self._spare)
+            else:
+                path.unlink()
+
+    @property
+    def _spare(self) -> Path:
+        return self._place / ".writing-spare"
+
+    # ---- what there is
 
     def held(self) -> Held:
         """All whole snapshots, own and kept for others, every byte verified now; damaged ones are dropped, and said.
 
         For the messages hello and ready.
         """
-        raise NotImplementedError
+        paths = [path for place in self._places if place.is_dir() for path in place.iterdir()]
+        named = [(match, path) for path in paths if (match := _NAME.fullmatch(path.name))]
+        with ThreadPoolExecutor(_THREADS) as pool:
+            results = list(pool.map(lambda item: _verified(item[1]), named))
+        with self._lock:
+            found: dict[tuple[int, str], _File] = {}
+            for (match, path), result in zip(named, results, strict=True):
+                if isinstance(result, str):
+                    self._say(f"{path}: snapshot passed over: {result}")
+                    path.unlink(missing_ok=True)
+                elif result is not None:
+                    found[int(match[1]), match[2]] = result
+            self._files = found
+            self._news.clear()
+            return _merged(self._files)
 
     def news(self) -> Held:
         """What has come since the last call of `news` or `held`, own and kept for others: for the step message."""
-        raise NotImplementedError
+        with self._lock:
+            fresh = {name: self._files[name] for name in self._news}
+            self._news.clear()
+            return _merged(fresh)
 
-    def keep(self, steps: Iterable[int]) -> None:
-        """From now on these steps stay (newest whole one, newest verified one), beside the newest ones."""
-        raise NotImplementedError
+    def entry(self, step: int) -> Entry | None:
+        """What is held of a step, as of `held` or later writes."""
+        with self._lock:
+            return _merged({name: file for name, file in self._files.items() if name[0] == step}).get(step)
 
-    def drop_after(self, step: int) -> None:
-        """Removes snapshots of later steps: a run that goes back leaves their course. Call it at each publish."""
-        raise NotImplementedError
+    def read(self, step: int, key: str, crc: int | None = None) -> np.ndarray | None:
+        """The bytes of a piece, uint8, verified; None when it is not held (with this checksum, if one is given).
 
-    def clear(self) -> None:
-        """Removes all: the run is complete and saved elsewhere."""
-        raise NotImplementedError
+        Raises DamagedError naming the piece when it is held but not as it was written.
+        """
+        with self._lock:
+            of_step = [file for (at, _), file in self._files.items() if at == step and key in file.spans]
+        files = [file for file in of_step if crc in (None, file.entry["pieces"][key]["crc"])]
+        damage: DamagedError | None = None
+        for file in files:
+            try:
+                data = _span(file.path, *file.spans[key])
+            except (OSError, DamagedError) as error:
+                damage = DamagedError(f"{file.path}: {key}: {error}")
+                continue
+            if zlib.crc32(data.data) == file.entry["pieces"][key]["crc"]:
+                return data
+            damage = DamagedError(f"{file.path}: the checksum of {key} does not match")
+        if damage is not None:
+            raise damage
+        return None
 
 
-def memory_directory(identity: str, worker: str, base: Path = Path("/dev/shm")) -> Path:
-    """`/dev/shm/gigafactory-IDENTITY/WORKER`."""
-    raise NotImplementedError
+def _write_all(descriptor: int, data: memoryview) -> None:
+    done = 0
+    while done < data.nbytes:
+        done += os.write(descriptor, data[done : done + (1 << 30)])
+
+
+def _file(path: Path, index: bytes) -> _File:
+    told = json.loads(index)
+    spans = {key: (int(at), int(size)) for key, (at, size) in told.pop("spans").items()}
+    return _File(path, told, spans)
+
+
+def _merged(files: dict[tuple[int, str], _File]) -> Held:
+    """One entry per step; pieces of another history than the own ones (else the newest epoch's) are left out."""
+    held: Held = {}
+    ranked = sorted(files.items(), key=lambda item: (item[0][1] != OWN, -int(item[1].entry["meta"].get("epoch", 0))))
+    for (step, _), file in ranked:
+        entry = file.entry
+        if step not in held:
+            held[step] = entry | {"pieces": dict(entry["pieces"])}
+        elif same_family(held[step], entry):
+            held[step]["pieces"] = entry["pieces"] | held[step]["pieces"]
+    return dict(sorted(held.items()))
+
+
+def _span(path: Path, offset: int, count: int) -> np.ndarray:
+    """Bytes of a file, read and not mapped: a file cut short is an error, not a signal."""
+    buffer = np.empty(count, np.uint8)
+    with open(path, "rb", buffering=0) as file:
+        file.seek(offset)
+        done = 0
+        while done < count:
+            got = file.readinto(buffer.data[done:])
+            if not got:
+                raise DamagedError("the file ends too early")
+            done += got
+    return buffer
+
+
+def _verified(path: Path) -> _File | str | None:
+    """A snapshot file whose every byte is as it was written, or what is wrong with it; None if it has just gone."""
+    try:
+        size = path.stat().st_size
+        if size < _TRAILER.size:
+            return "it is cut short"
+        length, checksum, magic = _TRAILER.unpack(_span(path, size - _TRAILER.size, _TRAILER.size).tobytes())
+        if magic != _MAGIC or length > size - _TRAILER.size:
+            return "its end is damaged"
+        text = _span(path, size - _TRAILER.size - length, length).tobytes()
+        if zlib.crc32(text) != checksum:
+            return "the checksum of its index does not match"
+        file = _file(path, text)
+        with open(path, "rb", buffering=0) as stream:
+            for key, (offset, count) in file.spans.items():
+                if _checksum(stream.fileno(), offset, count) != file.entry["pieces"][key]["crc"]:
+                    return f"the checksum of {key} does not match"
+        return file
+    except FileNotFoundError:
+        return None
+    except (OSError, DamagedError, ValueError, KeyError, TypeError) as error:
+        return str(error)
+
+
+def _checksum(descriptor: int, offset: int, count: int) -> int:
+    crc, end = 0, offset + count
+    while offset < end:
+        data = os.pread(descriptor, min(_CHUNK, end - offset), offset)
+        if not data:
+            break
+        crc = zlib.crc32(data, crc)
+        offset += len(data)
+    return crc
