@@ -67,7 +67,7 @@ class LocalProcesses:
         self._processes: dict[str, _Process] = {}
         self._closing = False
         self._selector = selectors.DefaultSelector()
-        self._wake_up, self._woken = os.pipe()
+        self._woken, self._wake_up = os.pipe()
         self._watcher = threading.Thread(target=self._watch, name="processes", daemon=True)
 
     def open(self, tell: Tell, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -157,9 +157,11 @@ class LocalProcesses:
             for running in self._processes.values():
                 running.fencing, running.again = True, False
                 self._kill(running)
-        os.write(self._wake_up, b"\0")
-        if self._watcher.is_alive():
-            self._watcher.join()
+            os.write(self._wake_up, b"\0")
+        self._watcher.join()
+        self._selector.close()
+        os.close(self._woken)
+        os.close(self._wake_up)
 
     def _worker_environment(self, worker: str) -> dict[str, str]:
         own = {RUN: str(self._run), WORKER: worker, "PYTHONUNBUFFERED": "1"}
@@ -187,9 +189,6 @@ class LocalProcesses:
                     os.read(self._woken, 4096)
                 else:
                     self._exited(key.data)
-        self._selector.close()
-        os.close(self._woken)
-        os.close(self._wake_up)
 
     def _exited(self, worker: str) -> None:
         with self._lock:
