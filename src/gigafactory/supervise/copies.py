@@ -1,0 +1,79 @@
+"""From which copy of the state the next epoch starts, and which copies must never be used again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from gigafactory.supervise.events import MemoryTier, Offer
+from gigafactory.supervise.state import Lineage
+
+NEAREST = ("memory", "disk", "durable", "start")
+START = Offer("start", 0)
+MOST_MADE = 64
+MOST_DURABLE = 8
+MOST_DAMAGED = 64
+
+
+def admissible(lineage: Lineage, offer: Offer, *, most: int | None) -> bool:
+    """Whether this copy belongs to the history that is trained on, is whole, and is of at most `most` steps."""
+    if most is not None and offer.step > most:
+        return False
+    if offer.tier == "start":
+        return offer.step == 0
+    if (offer.tier, offer.step) in lineage.damaged:
+        return False
+    if lineage.floor is None or offer.step <= lineage.floor or offer.step > lineage.ceiling:
+        return True
+    if offer.tier == "memory":
+        return offer.step <= lineage.snapshot_step
+    return (offer.tier, offer.step) in lineage.made
+
+
+def choose(lineage: Lineage, offers: Sequence[Offer], *, most: int | None) -> Offer:
+    """The newest copy that may be used, the nearest of equals; the initial state when there is none."""
+    usable = [offer for offer in offers if admissible(lineage, offer, most=most)]
+    return max(usable, key=lambda offer: (offer.step, -NEAREST.index(offer.tier)), default=START)
+
+
+def missing(lineage: Lineage, offer: Offer, *, most: int | None) -> int | None:
+    """The newest durable checkpoint that was committed, should be there and is newer than this offer; else None."""
+    for step in reversed(lineage.durable):
+        if step <= offer.step:
+            return None
+        if admissible(lineage, Offer("durable", step), most=most):
+            return step
+    return None
+
+
+def committed(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:
+    damaged = tuple(copy for copy in lineage.damaged if copy != (tier, step))
+    made = lineage.made
+    if lineage.floor is not None and lineage.floor < step <= lineage.ceiling and (tier, step) not in made:
+        made = (*made[-MOST_MADE + 1 :], (tier, step))
+    durable = lineage.durable
+    if tier == "durable":
+        durable = (*(other for other in durable if other < step), step)[-MOST_DURABLE:]
+    return replace(lineage, damaged=damaged, made=made, durable=durable)
+
+
+def spoilt(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:
+    if (tier, step) in lineage.damaged:
+        return lineage
+    durable = lineage.durable
+    if tier == "durable":
+        durable = tuple(other for other in durable if other != step)
+    return replace(lineage, damaged=(*lineage.damaged[-MOST_DAMAGED + 1 :], (tier, step)), durable=durable)
+
+
+def left_behind(lineage: Lineage, *, start: int, reached: int) -> Lineage:
+    """After a rollback to `start`: what was made of later steps, up to `reached`, belongs to no history any more."""
+    floor = start if lineage.floor is None else min(lineage.floor, start)
+    return replace(
+        lineage,
+        floor=floor,
+        ceiling=max(lineage.ceiling, reached),
+        made=tuple(copy for copy in lineage.made if copy[1] <= start),
+        durable=tuple(step for step in lineage.durable if step <= start),
+        snapshot_step=min(lineage.snapshot_step, start),
+    )
