@@ -79,7 +79,7 @@ def histories(draw: st.DrawFn) -> list[Turn]:
             turns.append((progress(later(), epoch, step, draw(st.floats(0, 100)), spent=spent), []))
         newest = step
         turns.append(draw(_beside(later())))
-        cause, tier = draw(st.sampled_from([("crash", "spare"), ("spike", "rollback"), ("operator", "reform")]))
+        cause, tier = draw(st.sampled_from([("crash", "spare"), ("spike", "rollback"), ("drain", "spare")]))
         turns.append((Exited(later(), "w1", -9), [Fence("w1"), because(cause, tier, "w1"), *draw(_helped)]))
         turns.append((Fenced(later(), "w1"), []))
         turns.append((Requeued(later()), [Prepare(epoch + 1, NAMES[: draw(st.integers(1, WORKERS))])]))

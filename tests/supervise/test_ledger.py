@@ -180,7 +180,7 @@ def test_a_rollback_is_not_lost_work() -> None:
 def test_an_operators_stop_is_planned_until_steps_go_on() -> None:
     turns = [
         *started(),
-        (Operator(21.0, "stop"), [Decided("GF1", "operator", "reform", "asked for"), Finish(False, "asked for")]),
+        (Operator(21.0, "stop"), [Decided("GF182", "stop", "reform", "asked for"), Finish(False, "asked for")]),
         (TookOver(1021.0, NAMES), [Prepare(2, NAMES[:4])]),
         formed(1022.0, 2, 10),
         (progress(1030.0, 2, 15), []),

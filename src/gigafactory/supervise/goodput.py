@@ -32,6 +32,7 @@ LOSSES = {
     "degraded": "replicas missing while the job ran smaller",
     "slow": "steps slowed by stragglers",
     "checkpoint": "steps waited for copies of the state",
+    "evaluation": "steps waited while held-out text was evaluated",
     "rolled_back": "steps undone by a rollback past a loss spike or a corruption",
     "planned": "stops that an operator asked for",
     "start_up": "until the first step",
@@ -129,8 +130,8 @@ class Ledger:
 
     @property
     def unplanned(self) -> list[Recovery]:
-        """Interruptions that nobody asked for."""
-        return [one for one in self.recoveries if one.cause not in PLANNED]
+        """Interruptions by failures."""
+        return [one for one in self.recoveries if one.cause not in CHOSEN]
 
     @property
     def mtbf_s(self) -> float:
@@ -248,8 +249,10 @@ class Ledger:
         }
 
 
-PLANNED = frozenset({"operator"})
-"""Causes that are nobody's failure."""
+PLANNED = frozenset({"drain", "undrain", "stop", "operator's rollback"})
+"""Causes (as decided) that an operator gave: their time is `planned`."""
+CHOSEN = PLANNED | {"start", "grow", "swap", "straggler", "flaky host"}
+"""Causes of epochs that replace or add workers while nothing is broken: no failures."""
 
 
 def quantile(values: Sequence[float], share: float) -> float:

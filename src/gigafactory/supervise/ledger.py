@@ -4,7 +4,7 @@ Made from events and actions alone, so that it can be computed again from any ev
 `goodput.Ledger`. How time is told apart:
 
 * Between two reports of progress in one epoch, steps were made: productive, but for what the report says was `spent`
-  otherwise, for replicas that were missing, and for what steps took beyond `SLOW` times their normal time.
+  otherwise, for replicas that were missing, and for what steps took beyond the normal time of this size (its median).
 * From the last report before an interruption to the first after it, the actions name the class: `detection` until
   something is done about it, `process_restart` from Spawn, `waiting` from Requeue, `re_forming` from Prepare,
   `restoring` from Publish. So detection holds the step that was under way when the fault came.
@@ -45,11 +45,19 @@ if TYPE_CHECKING:
     from gigafactory.supervise.policy import State
 
 SLOW = 1.1
-"""A step that takes this many normal steps is slowed; less is noise."""
+"""A step that takes this many times the normal time is slowed; less is noise."""
 _NORMAL_OF = 63  # steps whose median is the normal time
 _SAME_RATE = 0.05  # steps that differ by less share a span
 _LONGEST_SPAN_S = 600.0  # so that an hour is told apart
-_SPENT = {"form": "re_forming", "restore": "restoring", "compile": "first_step", "save": "checkpoint"}
+_SPENT = {
+    "form": "re_forming",
+    "restore": "restoring",
+    "compile": "first_step",
+    "save": "checkpoint",
+    "evaluate": "evaluation",
+}
+_RECOVERED = "GF190"  # tells what the last interruption cost
+_NO_ANSWER = ("", "ride_through", "finish")
 _MARKS: dict[type, str] = {Prepare: "re_forming", Publish: "restoring", Spawn: "process_restart", Requeue: "waiting"}
 
 
@@ -69,6 +77,7 @@ class Bookkeeper:
         self._members = 0
         self._step = 0
         self._stepped = False  # any step of any epoch yet
+        self._asked = False  # a next epoch is called for
         self._published: Publish | None = None  # whose first step has not come yet
         self._normal: dict[int, tuple[deque[float], list[float]]] = {}
         self._decided: list[Decided] = []  # since the last step
@@ -111,6 +120,7 @@ class Bookkeeper:
             elif (name := _MARKS.get(type(action))) is not None:
                 if isinstance(action, Publish):
                     self._publish(action)
+                self._asked = self._asked or isinstance(action, Prepare)
                 self._mark(name)
 
     # ---- time ------------------------------------------------------------------------------------------------------
@@ -138,7 +148,7 @@ class Bookkeeper:
         if published is not None and event.epoch == published.epoch:
             if event.step > published.offer.step:
                 self._first_steps(event, published)
-        elif event.epoch == self._epoch and event.step > self._step and published is None:
+        elif event.epoch == self._epoch and event.step > self._step and published is None and not self._asked:
             self._steps(event, event.step - self._step)
 
     def _first_steps(self, event: Progress, published: Publish) -> None:
@@ -146,17 +156,18 @@ class Bookkeeper:
         began_s = self._counted_s
         self._close(until_s=self._marks[-1][0])
         self._epoch, self._members, self._published = published.epoch, len(published.members), None
+        self._asked = False
         restoring = self._class("restoring")
         steps = event.step - published.offer.step
-        length_s = self._now_s - self._counted_s
+        end_s = self._end_of(event)
+        length_s = end_s - self._counted_s
         spent = [(self._class(_SPENT.get(name, "other")), part_s) for name, part_s in event.spent]
         rest_s = length_s - steps * event.step_s - sum(part_s for _, part_s in spent)
         spent.append((self._class("first_step") if spent else restoring, rest_s))
         for name, part_s in spent:
-            self._span(min(max(part_s, 0.0), self._now_s - self._counted_s), name)
-        first_s = self._now_s
+            self._span(min(max(part_s, 0.0), end_s - self._counted_s), name)
         if self._stepped:
-            first_s -= (self._now_s - self._counted_s) * (steps - 1) / steps
+            first_s = end_s - (end_s - self._counted_s) * (steps - 1) / steps
             cause, tier, text = self._answer()
             lasted_s = first_s - began_s
             self._recoveries.append(Recovery(began_s, lasted_s, cause, tier, self._lost, self._epochs, text))
@@ -170,7 +181,8 @@ class Bookkeeper:
 
     def _steps(self, event: Progress, steps: int) -> None:
         """Steps were made since the time that is counted, nothing else but what the report says."""
-        length_s = self._now_s - self._counted_s
+        end_s = self._end_of(event)
+        length_s = end_s - self._counted_s
         parts: dict[str, float] = {}
         for name, part_s in event.spent:
             spent_s = min(max(part_s, 0.0), length_s - sum(parts.values()))
@@ -178,23 +190,24 @@ class Bookkeeper:
             parts[name] = parts.get(name, 0.0) + spent_s
         stepping_s = length_s - sum(parts.values())
         away_s = slow_s = 0.0
-        normal_s = self._normal_step_s(stepping_s / steps)
-        if stepping_s > SLOW * steps * normal_s:
-            slow_s = stepping_s - steps * normal_s
-        if slow_s and any(name == "no_supervisor" for _, name in self._marks):
-            away_s, slow_s = slow_s, 0.0
+        step_s, normal_s = event.step_s, self._normal_step_s(event.step_s)
+        if any(name == "no_supervisor" for _, name in self._marks):
+            held_back_s = stepping_s - steps * step_s
+            away_s = held_back_s if held_back_s > step_s else 0.0
+        if step_s > SLOW * normal_s:
+            slow_s = (stepping_s - away_s) * (1.0 - normal_s / step_s)
         here = self._members / self._workers
         made_s = stepping_s - away_s
         parts |= {PRODUCTIVE: (made_s - slow_s) * here, "degraded": made_s * (1 - here), "slow": slow_s * here}
         if away_s:
             parts["no_supervisor"] = away_s
-        self._append_steps({name: part_s for name, part_s in parts.items() if part_s}, steps)
+        self._append_steps({name: part_s for name, part_s in parts.items() if part_s}, steps, end_s)
         self._marks.clear()
         self._decided.clear()
         self._lost = self._epochs = 0
 
     def _normal_step_s(self, step_s: float) -> float:
-        """Median of normal steps at this size; this one joins them if it is one."""
+        """Median of normal times of a step at this size; this one joins them if it is normal."""
         recent, ordered = self._normal.setdefault(self._members, (deque(), []))
         if ordered and step_s > SLOW * ordered[len(ordered) // 2]:
             return ordered[len(ordered) // 2]
@@ -204,8 +217,12 @@ class Bookkeeper:
             ordered.remove(recent.popleft())
         return ordered[len(ordered) // 2]
 
-    def _append_steps(self, parts: dict[str, float], steps: int) -> None:
-        end_s, step = self._now_s, self._step + steps
+    def _end_of(self, event: Progress) -> float:
+        """When its newest step was done: may be a little before what was seen already."""
+        return min(max(event.at_s, self._counted_s), self._now_s)
+
+    def _append_steps(self, parts: dict[str, float], steps: int, end_s: float) -> None:
+        step = self._step + steps
         last = self._spans[-1] if self._spans else None
         if last is not None and last.epoch == self._epoch and last.steps and end_s - last.start_s < _LONGEST_SPAN_S:
             step_s, before_s = (end_s - last.end_s) / steps, (last.end_s - last.start_s) / last.steps
@@ -287,7 +304,7 @@ class Bookkeeper:
 
     def _answer(self) -> tuple[str, str, str]:
         """Cause, newest tier and words of the interruption under way."""
-        answers = [one for one in self._decided if one.tier and one.tier != "ride_through"]
+        answers = [one for one in self._decided if one.tier not in _NO_ANSWER and one.code != _RECOVERED]
         if not answers:
             return "", "", self._decided[-1].text if self._decided else ""
         return answers[0].cause, answers[-1].tier, answers[-1].text
