@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import pytest
 from gigafactory.errors import UserError
 from gigafactory.factory.load import load_factory
 from gigafactory.supervise.chaos import plan
+from gigafactory.supervise.events import Offer, Publish
+from gigafactory.supervise.injector import Lookout
 from gigafactory.supervise.local import find_workers
 from gigafactory.supervise.recoveries import table
-from gigafactory.supervise.soak import leaves_that_differ, soak
+from gigafactory.supervise.soak import compare, leaves_that_differ, soak
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 KINDS = ("crash", "rank-0", "stop", "hang", "exception", "corrupt", "nan", "snapshot", "host", "terminate")
@@ -45,3 +48,29 @@ def test_a_bit_that_differs_is_named() -> None:
     assert leaves_that_differ(ours, ours) == []
     assert leaves_that_differ(ours, theirs) == ["params/a"]  # equal as numbers, not as bits
     assert leaves_that_differ(ours, {"params": {"a": np.zeros(3, np.float32)}}) == ["params/b"]
+
+
+def run_with(folder: Path, losses: dict[int, float]) -> Path:
+    folder.mkdir()
+    lines = [json.dumps({"kind": "step", "step": step, "loss": loss}) for step, loss in losses.items()]
+    (folder / "metrics.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    return folder
+
+
+def shrunk(folder: Path, at_step: int) -> Lookout:
+    lookout = Lookout(folder)
+    lookout.log.add([Publish(1, ("w0", "w1", "w2", "w3"), Offer("start", 0), 0)])
+    lookout.log.add([Publish(2, ("w0", "w1", "w3"), Offer("memory", at_step), 0)])
+    return lookout
+
+
+@pytest.mark.parametrize(("off", "passed"), [(0.9e-5, True), (1.1e-5, False)])
+def test_after_a_smaller_world_the_losses_are_compared(tmp_path: Path, off: float, passed: bool) -> None:
+    factory = load_factory(EXAMPLE)
+    theirs = run_with(tmp_path / "theirs", dict.fromkeys(range(1, 300), 2.0))
+    # before the smaller world and long after it nothing is compared
+    ours = run_with(tmp_path / "ours", {step: 2.0 + (off if 51 <= step <= 150 else 1.0) for step in range(1, 300)})
+    verdict = compare(ours, theirs, factory, shrunk(tmp_path, 50))
+    assert verdict.must == "loss within 1e-05 of the undisturbed run's over 100 steps"
+    assert verdict.passed is passed
+    assert compare(run_with(tmp_path / "none", {}), theirs, factory, shrunk(tmp_path, 50)).passed is False
