@@ -16,9 +16,11 @@ from pathlib import Path
 from gigafactory.errors import UserError
 from gigafactory.supervise.channel import Message
 from gigafactory.supervise.events import Committed, Damaged, Event, MemoryTier, Offer
-from gigafactory.train.commit import abandon_attempt, begin_attempt, commit_attempt, copy_durable, damage_of, retain
+from gigafactory.train.commit import abandon_attempt, begin_attempt, commit_attempt, retain
+from gigafactory.train.durable import copy_durable
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.pieces import Entry, shares
+from gigafactory.train.verify import damage_of
 
 Signature = tuple[tuple[str, int, int], ...]
 """Names, sizes and times of a checkpoint's files: what changes when somebody writes to them."""
