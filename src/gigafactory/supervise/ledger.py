@@ -59,6 +59,8 @@ _SPENT = {
 _RECOVERED = "GF190"  # tells what the last interruption cost
 _NO_ANSWER = ("", "ride_through", "finish")
 _MARKS: dict[type, str] = {Prepare: "re_forming", Publish: "restoring", Spawn: "process_restart", Requeue: "waiting"}
+_SAID = {"pause": "waiting", "too few": "waiting", "waiting": "process_restart", "restart": "process_restart"}
+"""Decisions, by cause, after which the job waits for something before the next Prepare."""
 
 
 class Bookkeeper:
@@ -83,6 +85,7 @@ class Bookkeeper:
         self._decided: list[Decided] = []  # since the last step
         self._lost = self._epochs = 0  # in the interruption under way
         self._recoveries: list[Recovery] = []
+        self._told_s = at_s  # newest time at which the policy told what a recovery cost
         self._causes: Counter[str] = Counter()
         self._rode_through: Counter[str] = Counter()
         self._up: set[str] = set()
@@ -117,6 +120,8 @@ class Bookkeeper:
                 self._gone(action.worker)
             elif isinstance(action, Finish):
                 self._mark("planned")
+            elif isinstance(action, Spawn) and self._marks and self._marks[-1][1] != "detection":
+                continue  # a process is started beside what the job waits for
             elif (name := _MARKS.get(type(action))) is not None:
                 if isinstance(action, Publish):
                     self._publish(action)
@@ -129,10 +134,7 @@ class Bookkeeper:
         """From now on, unless steps turn out to have been made, time is of this class."""
         if not self._marks:
             self._marks.append((self._counted_s, "detection"))
-        current = self._marks[-1][1]
-        if name == "process_restart" and current != "detection":
-            return  # a process started beside what the job waits for
-        if name != current:
+        if name != self._marks[-1][1]:
             self._marks.append((self._now_s, name))
 
     def _took_over(self, before_s: float) -> None:
@@ -297,14 +299,29 @@ class Bookkeeper:
             span.first_step = span.last_step = 0
 
     def _decide(self, action: Decided) -> None:
+        if action.code == _RECOVERED:
+            self._told(dict(action.inputs))
+            return
         self._decided.append(action)
         if action.tier == "ride_through":
             self._rode_through[action.cause] += 1
             self._causes[action.cause] += 1
+        elif action.cause in _SAID:
+            self._mark(_SAID[action.cause])
+
+    def _told(self, cost: dict[str, float | int | str]) -> None:
+        """The policy's own words on what was just recovered from."""
+        if self._recoveries and cost.get("cause") and self._recoveries[-1].at_s >= self._told_s:
+            last = self._recoveries[-1]
+            cause, tier = str(cost["cause"]), str(cost.get("tier") or last.tier)
+            self._causes[last.cause] -= 1
+            self._causes[cause] += 1
+            self._recoveries[-1] = replace(last, cause=cause, tier=tier)
+            self._told_s = self._now_s
 
     def _answer(self) -> tuple[str, str, str]:
         """Cause, newest tier and words of the interruption under way."""
-        answers = [one for one in self._decided if one.tier not in _NO_ANSWER and one.code != _RECOVERED]
+        answers = [one for one in self._decided if one.tier not in _NO_ANSWER]
         if not answers:
             return "", "", self._decided[-1].text if self._decided else ""
         return answers[0].cause, answers[-1].tier, answers[-1].text
@@ -337,7 +354,7 @@ class Bookkeeper:
                 spans.append(Span(at_s, end_s, {self._class(name): end_s - at_s}))
                 at_s = end_s
         recoveries = list(self._recoveries)
-        causes = self._causes.copy()
+        causes = +self._causes  # without what was renamed
         if self._stepped and self._published is not None:
             cause, tier, text = self._answer()
             recoveries.append(Recovery(self._counted_s, math.inf, cause, tier, self._lost, self._epochs, text))
