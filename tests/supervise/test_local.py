@@ -15,7 +15,7 @@ import pytest
 
 from gigafactory.errors import UserError
 from gigafactory.supervise.events import Event, Exited, Fenced
-from gigafactory.supervise.local import RUN, WORKER, LocalProcesses, find_workers, share_devices
+from gigafactory.supervise.local import RUN, WORKER, LocalProcesses, find_workers, share_gpus
 
 WITHIN_S = 20.0
 
@@ -177,8 +177,8 @@ def test_other_runs_are_not_touched(tmp_path: Path) -> None:
 
 
 def test_each_worker_gets_gpus_of_its_own() -> None:
-    share = share_devices(2, 3, 1, gpus=8)
+    share = share_gpus(2, 3, 1, gpus=8)
     assert [share(index)["CUDA_VISIBLE_DEVICES"] for index in range(4)] == ["0,1", "2,3", "4,5", "6,7"]
     with pytest.raises(UserError, match="need 8 GPUs, this machine has 7"):
-        share_devices(2, 3, 1, gpus=7)
-    assert "device_count=2" in share_devices(2, 3, 1, gpus=0)(0)["XLA_FLAGS"]
+        share_gpus(2, 3, 1, gpus=7)
+    assert share_gpus(2, 3, 1, gpus=0)(0) == {}

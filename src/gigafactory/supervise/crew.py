@@ -110,6 +110,7 @@ class Crew:
         self.world: World | None = None
         self.done: set[str] = set()
         self.verified_step = verified_step
+        self.epoch = 0  # newest that was prepared
         self._orders = orders
         self._course = course
         self._copies = copies
@@ -272,6 +273,7 @@ class Crew:
         self.world, self._probing, self._replaying = None, None, None
         size_bytes = max((_size_bytes(self.peers[w].held) for w in action.members if w in self.peers), default=0)
         deadline_s = at_s + PREPARE_S + size_bytes / READ_BYTES_PER_S
+        self.epoch = action.epoch
         self._preparing = _Asked(action.epoch, 0, action.members, deadline_s)
         for worker in action.members:
             self.tell(worker, {"type": "prepare", "epoch": action.epoch})
@@ -315,6 +317,16 @@ class Crew:
             buddy = buddy_of(rank, domains) if self._orders.buddy else None
             whose = self.peers.get(members[buddy]) if buddy is not None else None
             self.tell(worker, message | {"rank": rank, "buddy": whose.address if whose is not None else None})
+
+    @property
+    def preparing(self) -> bool:
+        """Whether an answer to Prepare is still to come."""
+        return self._preparing is not None
+
+    def leave(self, at_s: float) -> None:
+        """All who are in the newest world, or on the way to it, leave it and say what they hold; nothing follows."""
+        epoch = self.epoch + 1
+        self.prepare(at_s, ev.Prepare(epoch, tuple(self.peers)))
 
     def stop_old_services(self) -> None:
         """The newest world computes: nobody needs the services of those before any more."""

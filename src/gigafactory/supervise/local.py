@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shutil
 import signal
 import subprocess
 import sys
@@ -233,20 +234,27 @@ def find_workers(run: Path) -> list[tuple[int, str]]:
     return found
 
 
-def share_devices(devices: int, workers: int, spares: int, gpus: int) -> Callable[[int], Mapping[str, str]]:
-    """Which devices each worker sees: `devices` GPUs of its own, or as many virtual CPU devices.
+def share_gpus(devices: int, workers: int, spares: int, gpus: int) -> Callable[[int], Mapping[str, str]]:
+    """Which GPUs each worker sees: `devices` of its own; nothing to say on a machine without any.
 
     Raises UserError when the GPUs of this machine are too few for all workers and spares.
     """
     if not gpus:
-        flag = f"--xla_force_host_platform_device_count={devices}"
-        return lambda index: {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()}
+        return lambda index: {}
     if (workers + spares) * devices > gpus:
         raise UserError(
             f"supervise.workers: {workers} workers and {spares} spares of {devices} devices need"
             f" {(workers + spares) * devices} GPUs, this machine has {gpus}"
         )
     return lambda index: {"CUDA_VISIBLE_DEVICES": ",".join(map(str, range(index * devices, (index + 1) * devices)))}
+
+
+def gpu_count() -> int:
+    """GPUs of this machine that JAX is to use."""
+    if os.environ.get("JAX_PLATFORMS", "") == "cpu" or shutil.which("nvidia-smi") is None:
+        return 0
+    listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def _kill_group(pid: int) -> None:

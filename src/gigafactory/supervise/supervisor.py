@@ -155,6 +155,15 @@ class Supervisor:
             except queue.Empty:
                 continue
 
+    @property
+    def halted(self) -> bool:
+        """After `halt`: whether all members have left their world, or are gone."""
+        return not self._crew.preparing
+
+    def halt(self) -> None:
+        """Everybody leaves the world, for good; the answer is not the policy's business any more."""
+        self._crew.leave(self._now())
+
     def take_event(self) -> ev.Event | None:
         """An event that is there, if any; for when the policy has ended."""
         return self._events.popleft() if self._events else None
