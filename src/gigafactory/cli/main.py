@@ -85,6 +85,11 @@ COMMANDS = {
             "gigafactory chaos runs/first --faults crash,stop",
         ),
     ),
+    "replay": Command(
+        "gigafactory.cli.replay:replay",
+        "Make every decision of a supervised run again; with --policy, what would have been decided.",
+        ("gigafactory replay runs/chaos", "gigafactory replay runs/chaos --policy supervise.retry.per_cause=1"),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
