@@ -88,6 +88,7 @@ class SimulateSection(Section):
     seed: int = Field(0, ge=0, description="of all that is random")
     failures: str = Field("llama-3", description="failure rates by name: `gigafactory catalog list failures`")
     rate_factor: float = Field(1.0, ge=0, description="the rates times this")
+    job_rate_factor: float = Field(1.0, ge=0, description="the rate of the job's own software times this as well")
     lemon_fraction: float | None = Field(
         None, ge=0, lt=1, description="share of nodes that fail far more often; none is the catalogue's"
     )

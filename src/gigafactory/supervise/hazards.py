@@ -77,7 +77,7 @@ class Hazards:
         factor = section.rate_factor / 3600.0
         chips = nodes * chips_per_node
         self.hardware_per_s = rates.hardware_per_chip_hour.value * chips * factor
-        self.job_per_s = rates.job_per_hour.value * factor
+        self.job_per_s = rates.job_per_hour.value * factor * section.job_rate_factor
         self.planned_per_s = (rates.planned_per_hour.value if rates.planned_per_hour else 0.0) * factor
         self.slow_per_s = (self.hardware_per_s + self.job_per_s) * section.fact("slow_fraction")
         self.flap_per_s = section.fact("flaps_per_chip_hour") * section.fact("reported_flaps") * chips * factor

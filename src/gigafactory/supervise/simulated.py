@@ -168,7 +168,7 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
     network = cluster.node.nics * fabric.link_bits_per_s.value / 8.0 * share
     waits = Durations(section.simulate, chips=full * chips, seed=0)
     snapshot_wait_s = waits.at("snapshot", 0.5)
-    every = section.state.memory_every_steps or interval_steps(snapshot_wait_s, step_s, mtbf_s)
+    every = section.state.memory_every_steps or max(1, int((2 * snapshot_wait_s * mtbf_s) ** 0.5 / step_s))
     checkpoint = factory.train.checkpoint
     save_every = checkpoint.every_steps or 10**9
     if checkpoint.every_s:
@@ -239,23 +239,26 @@ def nasty(seed: int) -> Factory:
             "train": {"checkpoint": {"every_steps": 40, "keep_last": 3}},
             "supervise": {
                 "pool": "simulated",
+                "workers": hosts,
+                "spares": spares,
                 "least_workers": hosts // 4,
                 "shrink": seed % 3 > 0,
                 "state": {"memory_every_steps": (1, 1, 5)[seed % 3]},
                 "detect": {"checksum_every_steps": 20},
                 "simulate": {
                     "seed": seed,
-                    "days": 0.25,
+                    "days": 0.2,
                     "step_s": 4.0,
                     "failures": "rsc-1",
-                    "rate_factor": 400.0,
+                    "rate_factor": 1500.0,
+                    "job_rate_factor": 0.03,
                     "correlated_fraction": 0.2,
                     "lemon_fraction": 0.05,
                     "durations": quick,
                     "causes": {"gpu": 4, "host": 2, "switch-or-cable": 1, "collective": 2, "silent-corruption": 2},
                     "facts": {
-                        "slow_fraction": 0.2,
-                        "spikes_per_hour": 0.005,
+                        "slow_fraction": 0.1,
+                        "spikes_per_hour": 0.001,
                         "reported_flaps": 0.002,
                         "message_faults": 0.05,
                         "scheduler_lies": 0.3,

@@ -29,6 +29,7 @@ BOUNCE_S = 60.0  # a scheduler that lies gives a drained host back after this
 CUT_S = 30.0  # the supervisor does not reach a healthy host for this long
 DIVERGES = 0.7  # of silent corruptions; the others reach all replicas alike and only upset the loss
 CORRUPTS_EVERY = 50  # steps after which a host that corrupts does it again
+_SLICE = 256  # members that are compared at once
 AGAIN_S = 60.0  # a person whose command was not heard repeats it
 LATE_S = 1.0  # mean delay of a message that comes late
 
@@ -103,6 +104,8 @@ class SimulatedPool:
         self.members: tuple[str, ...] = ()
         self._rank = [-1] * machine.hosts
         self._called = 0  # epoch of the newest Prepare
+        self._ranks_of: tuple[str, ...] | None = None  # the members that _called_rank was made for
+        self._called_rank: list[int] = []
         self._run = 0  # changes whenever steps stop or their pace does
         self.step = 0
         self._base_step, self._base_s, self._pace_s = 0, 0.0, machine.step_s
@@ -383,33 +386,36 @@ class SimulatedPool:
     def _leave_behind(self, members: tuple[str, ...]) -> None:
         """Members of the world that are not called, or do not hear the call, stay in it."""
         staying = [host for host in self.hosts.unable() if self._rank[host] >= 0]
-        if members is not self.members and members != self.members:
-            called = self._called_ranks(members)
-            staying += [int(name[1:]) for name in self.members if called[int(name[1:])] < 0] if called else []
+        ranks = self._called_ranks(members)
+        staying += [host for name in self._differing(members)[0] if ranks[host := int(name[1:])] < 0]
         for host in staying:
             if self.hosts.runs(host):
                 self.hosts.behind.setdefault(host, self.epoch)
 
-    def _called_ranks(self, members: tuple[str, ...]) -> list[int]:
-        """Rank by host in a world of these members: those of the world there is, changed where they differ."""
-        ranks = self._rank.copy()
+    def _differing(self, members: tuple[str, ...]) -> tuple[list[str], list[int]]:
+        """Members of the world there is that have not the same rank among these, and the ranks that differ."""
         old = self.members
-        if len(old) > len(members):
-            for name in old[len(members) :]:
-                ranks[int(name[1:])] = -1
         changed = [
             rank
-            for begin in range(0, len(members), 256)
-            if old[begin : begin + 256] != members[begin : begin + 256]
-            for rank in range(begin, min(begin + 256, len(members)))
+            for begin in range(0, len(members), _SLICE)
+            if old[begin : begin + _SLICE] != members[begin : begin + _SLICE]
+            for rank in range(begin, min(begin + _SLICE, len(members)))
             if rank >= len(old) or old[rank] != members[rank]
         ]
-        for rank in changed:
-            if rank < len(old):
-                ranks[int(old[rank][1:])] = -1
-        for rank in changed:
-            ranks[int(members[rank][1:])] = rank
-        return ranks
+        moved = [old[rank] for rank in changed if rank < len(old)]
+        return [*moved, *old[len(members) :]], changed
+
+    def _called_ranks(self, members: tuple[str, ...]) -> list[int]:
+        """Rank by host in a world of these members, -1 for all others."""
+        if self._ranks_of is not members:
+            moved, changed = self._differing(members)
+            ranks = self._rank.copy()
+            for name in moved:
+                ranks[int(name[1:])] = -1
+            for rank in changed:
+                ranks[int(members[rank][1:])] = rank
+            self._ranks_of, self._called_rank = members, ranks
+        return self._called_rank
 
     def _prepared(self, epoch: int, members: tuple[str, ...], patience_s: float) -> None:
         if epoch != self._called or self.phase != "left":
@@ -447,6 +453,7 @@ class SimulatedPool:
             and bool(self.members)
         )
         self._rank = self._called_ranks(action.members)
+        self._ranks_of = None
         self.members, self.epoch = action.members, action.epoch
         self.spares_least = min(self.spares_least, self._standing_by())
         copy = self.copies.find(action.offer)
@@ -480,10 +487,11 @@ class SimulatedPool:
             self._stall("forming")  # everybody waits for those who do not come
             self.phase = "stalled"
             return
+        self._base_step, self._base_s = self.step, self.now_s
         self.phase = "stepping"
         self._set_pace()
         for host, fault in self.hosts.corrupting.items():
-            if fault.lasting and self._rank[host] >= 0:
+            if fault.lasting and fault.luck <= DIVERGES and self._rank[host] >= 0:
                 self._at(self._time_of(self.step + CORRUPTS_EVERY), self._corrupts_again, self._run, host, fault)
 
     def _corrupts_again(self, run: int, host: int, fault: Fault) -> None:
@@ -891,7 +899,7 @@ class SimulatedPool:
             self.copies.lost(rank, disk=False)
             self._rank[int(name[1:])] = -1
         self.copies.forget("memory")
-        self.members = ()
+        self.members, self._ranks_of = (), None
         self.hosts.behind.clear()
         for host in range(self.machine.hosts):
             self.hosts.stop(host, self.now_s)
@@ -966,6 +974,7 @@ class SimulatedPool:
             for host in range(self.machine.hosts):
                 self._process_ends(host)
         elif self.phase == "paused":
+            self._base_step, self._base_s = self.step, self.now_s
             self.phase = "stepping"
             self._interrupted = None
             self._set_pace()
