@@ -128,6 +128,7 @@ class Checker:
         self._seats: set[str] = set()
         self._left: list[tuple[tuple[str, ...], tuple[str, ...]]] = []  # asked to leave the old world, and who did not
         self._up: set[str] = set()
+        self._ended: set[str] = set()  # members of the newest epoch whose process in it has ended
         self._still: dict[str, float] = {}  # may compute at the latest until then
         self._barred: dict[str, str] = {}  # must not be a member; why
         self._unchecked: set[str] = set()  # barred until a health check passes
@@ -170,18 +171,19 @@ class Checker:
             self._progress(event)
         elif isinstance(event, Joined):
             for worker in event.workers:
-                self._still.pop(worker, None)  # its process is new
+                self._still.pop(worker, None)
+                if worker in self._seats:
+                    self._ended.add(worker)  # this process is a new one
                 if worker not in self._unchecked:
                     self._barred.pop(worker, None)
             self._up.update(event.workers)
         elif isinstance(event, Exited):
             self._out(event.worker, "its process has ended")
-            self._still.pop(event.worker, None)
         elif isinstance(event, Fenced):
             self._out(event.worker, "it is fenced")
-            self._still.pop(event.worker, None)
         elif isinstance(event, Lost):
-            self._out(event.worker, "it is lost")
+            self._up.discard(event.worker)
+            self._barred[event.worker] = "it is lost"
             self._still.setdefault(event.worker, event.at_s + self._lease_s)
         elif isinstance(event, HealthChecked):
             if event.passed:
@@ -227,7 +229,10 @@ class Checker:
             self._restarts = 0
 
     def _out(self, worker: str, why: str) -> None:
+        """Its process computes no more."""
         self._up.discard(worker)
+        self._still.pop(worker, None)
+        self._ended.add(worker)
         self._barred[worker] = why
 
     def _unfit(self, worker: str, why: str) -> None:
@@ -261,11 +266,12 @@ class Checker:
     def _publish(self, at_s: float, action: Publish) -> None:
         self._legal(action)
         removed, added = _changes(self._members, action.members)
-        for worker in removed:
+        for worker in removed - self._ended:
             until_s = self._still.get(worker, math.inf if worker in self._up else 0.0)
             if until_s > at_s + 1e-6 and not any(worker in left and worker not in late for left, late in self._left):
                 self._fail("GF901", f"{worker} of epoch {self._published} may still compute")
         self._left.clear()
+        self._ended.clear()
         self._seats = (self._seats - removed) | added
         if len(self._seats) != len(action.members):
             self._fail("GF910", f"epoch {action.epoch}: some member has two ranks")
