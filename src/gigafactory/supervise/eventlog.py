@@ -1,6 +1,6 @@
 """runs/NAME/events.jsonl: what the supervisor saw and did, in order, enough to make every decision again.
 
-The first line is {"is": "Config", "section": ..., "sizes": ..., "total_steps": ..., "at_s": ...}: what `initial` got.
+The first line is {"is": "Config", "section": ..., "sizes": ..., "total_steps": ..., "at_s": ..., "epoch": ...}: what `initial` got.
 Each event follows, and after it the actions that were decided on it, as `events.encode` writes them. An epoch of many
 members is written as what changed: Prepare then has "changed" ([rank, worker] pairs) and "size", Publish "size" alone;
 `read_log` puts the members back. A last line that a crash cut short is left out.
@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -28,16 +28,18 @@ _EVENTS = frozenset(kind.__name__ for kind in get_args(Event))
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """What `policy.initial` got."""
+    """What `policy.initial` got. epoch: newest of the logs before, where this one is of a run that goes on."""
 
     section: SuperviseSection
     sizes: tuple[int, ...]
     total_steps: int
     at_s: float
+    epoch: int = 0
 
     def state(self) -> State:
         """The state before anything was seen."""
-        return initial(self.section, sizes=self.sizes, total_steps=self.total_steps, at_s=self.at_s)
+        state = initial(self.section, sizes=self.sizes, total_steps=self.total_steps, at_s=self.at_s)
+        return replace(state, epoch=self.epoch)
 
     def record(self) -> dict[str, Any]:
         return {
@@ -46,6 +48,7 @@ class Config:
             "sizes": list(self.sizes),
             "total_steps": self.total_steps,
             "at_s": self.at_s,
+            "epoch": self.epoch,
         }
 
 
@@ -129,7 +132,9 @@ def read_log(path: Path) -> Record:
     _, raw, torn = first
     try:
         section = SuperviseSection.model_validate_json(json.dumps(raw["section"]))
-        config = Config(section, tuple(raw["sizes"]), int(raw["total_steps"]), float(raw["at_s"]))
+        config = Config(
+            section, tuple(raw["sizes"]), int(raw["total_steps"]), float(raw["at_s"]), int(raw.get("epoch", 0))
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path}: line 1: not a Config: {str(error).splitlines()[0]}") from None
     entries: list[Entry] = []
