@@ -20,9 +20,9 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from safetensors import safe_open
 
 from gigafactory.errors import UserError
-from gigafactory.train import checkpoint
+from gigafactory.train import checkpoint, commit
 from gigafactory.train.checkpoint import Checkpointer, checkpoints, newest_verified, restore, restore_numpy
-from gigafactory.train.manifest import decode
+from gigafactory.train.manifest import decode, encode
 
 
 def nothing_said(line: str) -> None:
@@ -277,7 +277,7 @@ def test_no_flipped_bit_of_any_file_is_missed(two_checkpoints: Path, data: st.Da
 def test_a_missing_piece_is_damage(two_checkpoints: Path, tmp_path: Path) -> None:
     """Also when the manifest itself is consistent, as from a process that did not write all it held."""
     directory = Path(shutil.copytree(two_checkpoints, tmp_path / "checkpoints"))
-    manifest = checkpoint.encode(_without_last_piece((directory / "step-00000002" / MANIFEST).read_text()))
+    manifest = encode(_without_last_piece((directory / "step-00000002" / MANIFEST).read_text()))
     (directory / "step-00000002" / MANIFEST).write_text(manifest)
     lines: list[str] = []
     assert newest_verified(directory, lines.append) == directory / "step-00000001"
@@ -314,8 +314,8 @@ def test_save_returns_before_the_disk_has_it_and_a_second_save_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     may_write = threading.Event()
-    write_shards = checkpoint.write_shards
-    monkeypatch.setattr(checkpoint, "write_shards", lambda *args: may_write.wait(60) and write_shards(*args))
+    write_shards = commit.write_shards
+    monkeypatch.setattr(commit, "write_shards", lambda *args: may_write.wait(60) and write_shards(*args))
     checkpointer = Checkpointer(tmp_path, 9)
     checkpointer.save(1, {"x": jnp.zeros(4)}, {})
     assert checkpointer.poll() is None
@@ -336,8 +336,8 @@ def test_save_returns_before_the_disk_has_it_and_a_second_save_waits(
 
 def test_what_is_saved_is_the_state_at_the_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     may_write = threading.Event()
-    write_shards = checkpoint.write_shards
-    monkeypatch.setattr(checkpoint, "write_shards", lambda *args: may_write.wait(60) and write_shards(*args))
+    write_shards = commit.write_shards
+    monkeypatch.setattr(commit, "write_shards", lambda *args: may_write.wait(60) and write_shards(*args))
     values = jnp.arange(1024.0)
     host = np.arange(8)
     meta = {"list": [1]}
@@ -357,7 +357,7 @@ def test_what_is_saved_is_the_state_at_the_call(tmp_path: Path, monkeypatch: pyt
 
 def test_what_reads_back_wrong_is_not_committed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that takes the bytes and keeps others."""
-    write_shards = checkpoint.write_shards
+    write_shards = commit.write_shards
 
     def bad_disk(path: Path, tensors: Any) -> Any:
         result = write_shards(path, tensors)
@@ -367,7 +367,7 @@ def test_what_reads_back_wrong_is_not_committed(tmp_path: Path, monkeypatch: pyt
         return result
 
     save(tmp_path, 1, {"x": jnp.zeros(4)})
-    monkeypatch.setattr(checkpoint, "write_shards", bad_disk)
+    monkeypatch.setattr(commit, "write_shards", bad_disk)
     with pytest.raises(UserError, match="step-00000002: cannot save the checkpoint: what was written reads back wrong"):
         save(tmp_path, 2, {"x": jnp.zeros(4)}, keep_last=1)
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
@@ -403,9 +403,7 @@ def test_the_newest_verified_one_stays_while_nothing_newer_is_committed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save(tmp_path, 1, {"x": jnp.zeros(2)}, keep_last=1)
-    monkeypatch.setattr(
-        checkpoint, "replace_file", lambda *args: (_ for _ in ()).throw(OSError(5, "Input/output error"))
-    )
+    monkeypatch.setattr(commit, "replace_file", lambda *args: (_ for _ in ()).throw(OSError(5, "Input/output error")))
     with pytest.raises(UserError, match="step-00000002: cannot save the checkpoint: input/output error"):
         save(tmp_path, 2, {"x": jnp.zeros(2)}, keep_last=1)
     assert steps_kept(tmp_path) == [1]

@@ -14,7 +14,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gigafactory.errors import UserError
-from gigafactory.train import checkpoint
+from gigafactory.train import checkpoint, commit
 from gigafactory.train.checkpoint import Checkpointer, checkpoints
 
 
@@ -115,7 +115,7 @@ def test_process_0_learns_at_once_what_failed_in_another(
 ) -> None:
     first = world.checkpointer(0)
     second = world.checkpointer(1)
-    write_shards = checkpoint.write_shards
+    write_shards = commit.write_shards
 
     def full_disk(path: Path, tensors: Any) -> Any:
         if path.name == "process-00001.safetensors":
@@ -123,7 +123,7 @@ def test_process_0_learns_at_once_what_failed_in_another(
             raise OSError(28, "No space left on device")
         return write_shards(path, tensors)
 
-    monkeypatch.setattr(checkpoint, "write_shards", full_disk)
+    monkeypatch.setattr(commit, "write_shards", full_disk)
     second.save(3, {"x": np.zeros(2)}, {})
     reason = f"{tmp_path}/step-00000003: cannot save the checkpoint: the disk is full"
     with pytest.raises(UserError) as error:

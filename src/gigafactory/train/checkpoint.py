@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,27 +29,29 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from gigafactory.errors import UserError
-from gigafactory.files import disk_errors, fsync_directory, replace_file
+from gigafactory.files import disk_errors
+from gigafactory.train.commit import (
+    abandon_attempt,
+    attempt_path,
+    commit_parts,
+    missing_parts,
+    remove_leftovers,
+    report_failure,
+    retain,
+    write_part,
+)
 from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import (
     DamagedError,
     Leaf,
     Manifest,
-    Piece,
-    ShardFile,
-    check_coverage,
     checkpoint_name,
     checkpoints,
-    encode,
-    part_name,
     piece_key,
-    pieces_from,
     region_of,
-    shard_name,
     step_of,
 )
 from gigafactory.train.restore import newest_verified, restore, restore_numpy
-from gigafactory.train.shards import ShardReader, write_shards
 
 __all__ = ["Checkpointer", "Saved", "checkpoints", "newest_verified", "restore", "restore_numpy", "step_of"]
 
@@ -106,8 +107,7 @@ class Checkpointer:
         with disk_errors(directory, "keep checkpoints here"):
             directory.mkdir(parents=True, exist_ok=True)
             if self._process == 0:
-                for leftover in (*directory.glob(".writing-*"), *directory.glob(".removing-*")):
-                    shutil.rmtree(leftover)
+                remove_leftovers(directory)
         nonce = np.frombuffer(os.urandom(8), np.uint32)
         if self._processes > 1:
             nonce = np.asarray(multihost_utils.broadcast_one_to_all(nonce))
@@ -156,82 +156,36 @@ class Checkpointer:
     def _write(self, manifest: Manifest, tensors: dict[str, np.ndarray], attempt: str, block_s: float) -> Saved:
         start_s = self._clock()
         path = self.directory / checkpoint_name(manifest.step)
-        temporary = self.directory / f".writing-{path.name}-{attempt}"
+        temporary = attempt_path(self.directory, manifest.step, attempt)
         try:
             with disk_errors(path, "save the checkpoint"):
                 temporary.mkdir(exist_ok=True)
-                size_bytes = _write_part(temporary, manifest, tensors, self._process)
+                size_bytes = write_part(temporary, tensors, self._process)
                 if self._process == 0:
                     self._wait_for_parts(temporary, path)
-                    path = self._commit(temporary, manifest, path)
+                    path = commit_parts(temporary, manifest, self._processes)
         except BaseException as error:
             if self._process == 0:
-                shutil.rmtree(temporary, ignore_errors=True)
+                abandon_attempt(temporary)
             else:
-                _report_failure(temporary, self._process, error)
+                report_failure(temporary, self._process, error)
             if isinstance(error, DamagedError):
                 raise UserError(
                     f"{path}: cannot save the checkpoint: what was written reads back wrong: {error}"
                 ) from error
             raise
         if self._process == 0:
-            self._retain(path, attempt)
+            retain(self.directory, path, self._keep_last, self._keep_every_steps)
         return Saved(manifest.step, path, size_bytes, block_s, self._clock() - start_s)
 
     def _wait_for_parts(self, temporary: Path, path: Path) -> None:
         deadline_s = self._clock() + self._part_timeout_s
-        while missing := [i for i in range(self._processes) if not (temporary / part_name(i)).exists()]:
+        while missing := missing_parts(temporary, self._processes):
             if self._clock() > deadline_s:
                 names = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
                 waited = f"{self._part_timeout_s:g} s"
                 raise UserError(f"{path}: cannot save the checkpoint: no part within {waited} from process {names}")
             self._sleep(0.02)
-
-    def _commit(self, temporary: Path, manifest: Manifest, path: Path) -> Path:
-        """Merges the parts into the manifest and gives the checkpoint its name, which is returned."""
-        pieces: dict[str, list[Piece]] = {name: [] for name in manifest.leaves}
-        files = {}
-        for process in range(self._processes):
-            part = json.loads((temporary / part_name(process)).read_text())
-            if "error" in part:
-                raise UserError(f"process {process}: {part['error']}")
-            files[shard_name(process)] = ShardFile(**part["file"])
-            for name, rows in part["pieces"].items():
-                pieces[name].extend(pieces_from(rows))
-        leaves = {name: replace(leaf, pieces=tuple(pieces[name])) for name, leaf in manifest.leaves.items()}
-        for leaf in leaves.values():
-            check_coverage(leaf)
-        replace_file(temporary / "manifest.json", encode(replace(manifest, leaves=leaves, files=files)))
-        for process in range(self._processes):
-            (temporary / part_name(process)).unlink()
-        fsync_directory(temporary)
-        version = 0
-        while path.exists():
-            version += 1
-            path = self.directory / checkpoint_name(manifest.step, version)
-        temporary.rename(path)
-        fsync_directory(self.directory)
-        return path
-
-    def _retain(self, committed: Path, attempt: str) -> None:
-        """Removes what is not kept. A checkpoint that cannot be removed stays; the next commit tries again.
-
-        Checkpoints of later steps go too: they belong to a course that the run has left by going back.
-        """
-        paths = checkpoints(self.directory)
-        last = step_of(committed)
-        recent = sorted({step_of(path) for path in paths if step_of(path) <= last})[-self._keep_last :]
-        for path in paths:
-            step = step_of(path)
-            for_ever = bool(self._keep_every_steps) and step % self._keep_every_steps == 0
-            replaced = step == last and path != committed
-            if step > last or replaced or not (step in recent or for_ever):
-                doomed = self.directory / f".removing-{path.name}-{attempt}"
-                try:
-                    path.rename(doomed)
-                except OSError:
-                    continue
-                shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _host_copy(tree: Any, process: int, processes: int) -> tuple[dict[str, Leaf], dict[str, np.ndarray]]:
@@ -263,28 +217,3 @@ def _own_copy(data: Any) -> np.ndarray:
         return np.asarray(data, order="C")  # the transfer was the copy
     # Elsewhere NumPy would look into the array's own buffer, which the next step is given to overwrite.
     return np.array(data, order="C")
-
-
-def _write_part(temporary: Path, manifest: Manifest, tensors: dict[str, np.ndarray], process: int) -> int:
-    """Writes this process's shards, reads them back, writes its part manifest. Returns the bytes of shards."""
-    name = shard_name(process)
-    file, checksums = write_shards(temporary / name, tensors)
-    pieces: dict[str, list[dict[str, Any]]] = {}
-    reader = ShardReader(temporary / name, file)
-    for key, array in tensors.items():
-        path, _, offset = key.rpartition("@")
-        start = tuple(map(int, offset.split(","))) if offset else ()
-        piece = Piece(name, key, start, array.shape, checksums[key])
-        reader.read(piece, array.dtype)
-        pieces.setdefault(path, []).append(asdict(piece))
-    replace_file(temporary / part_name(process), json.dumps({"file": asdict(file), "pieces": pieces}))
-    return file.size_bytes
-
-
-def _report_failure(temporary: Path, process: int, error: BaseException) -> None:
-    """Removes this process's shards and tells process 0, so that it need not wait for a part that will not come."""
-    try:
-        (temporary / shard_name(process)).unlink(missing_ok=True)
-        replace_file(temporary / part_name(process), json.dumps({"error": str(error) or type(error).__name__}))
-    except OSError:
-        return  # process 0 then learns it from its timeout

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,20 +20,16 @@ from gigafactory.train.manifest import (
     Leaf,
     Manifest,
     Region,
-    check_coverage,
     checkpoint_name,
     checkpoints,
-    decode,
     describe,
     order_of,
     overlap,
     region_of,
-    step_of,
     under,
 )
 from gigafactory.train.shards import ShardReader, dtype_of
-
-_THREADS = min(8, os.cpu_count() or 1)
+from gigafactory.train.verify import THREADS, damage_of, read_manifest
 
 
 def newest_verified(directory: Path, say: Callable[[str], None]) -> Path | None:
@@ -51,7 +46,7 @@ def newest_verified(directory: Path, say: Callable[[str], None]) -> Path | None:
         agreed = np.asarray(multihost_utils.broadcast_one_to_all(newest))
         paths = [directory / checkpoint_name(int(step), int(version)) for step, version in agreed if step >= 0]
     for path in paths:
-        damage = _damage(path, jax.process_index(), processes)
+        damage = damage_of(path, jax.process_index(), processes)
         culprits: list[int] = []
         if processes > 1:
             flags = np.asarray(multihost_utils.process_allgather(np.int32(damage is not None)))
@@ -74,10 +69,10 @@ def restore(path: Path, abstract_tree: Any, prefix: str | None = None) -> tuple[
     """
     expected = named_leaves(abstract_tree)
     with _damage_told(path):
-        manifest = _manifest(path)
+        manifest = read_manifest(path)
         saved = {name: leaf for name, leaf in manifest.leaves.items() if under(name, prefix)}
         _compare(path, expected, saved)
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             source = _Source(path, manifest, pool)
             arrays = [_restore_leaf(source, saved[name], abstract) for name, abstract in expected.items()]
     return jax.tree_util.tree_unflatten(jax.tree_util.tree_structure(abstract_tree), arrays), manifest.meta
@@ -91,12 +86,12 @@ def restore_numpy(path: Path, prefix: str | None = None) -> tuple[dict[str, Any]
     Raises UserError when there is no such subtree, or naming the file that is damaged.
     """
     with _damage_told(path):
-        manifest = _manifest(path)
+        manifest = read_manifest(path)
         saved = [leaf for name, leaf in manifest.leaves.items() if under(name, prefix)]
         if not saved:
             raise UserError(f"{path}: has no {prefix!r}, it has {', '.join(_roots(manifest))}")
         tree: dict[str, Any] = {}
-        with ThreadPoolExecutor(_THREADS) as pool:
+        with ThreadPoolExecutor(THREADS) as pool:
             source = _Source(path, manifest, pool)
             for leaf in saved:
                 *parents, name = leaf.path.split("/")
@@ -181,39 +176,6 @@ def _compare(path: Path, expected: dict[str, Any], saved: dict[str, Leaf]) -> No
         found = "nothing" if leaf is None else str(leaf)
         if wanted != found:
             raise UserError(f"{path}: {name}: this run needs {wanted}, the checkpoint holds {found}")
-
-
-def _manifest(path: Path) -> Manifest:
-    try:
-        text = (path / "manifest.json").read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DamagedError(f"manifest.json: cannot be read ({getattr(error, 'strerror', None) or error})") from error
-    manifest = decode(text)
-    if manifest.step != step_of(path):
-        raise DamagedError(f"manifest.json: is of step {manifest.step}")
-    for leaf in manifest.leaves.values():
-        check_coverage(leaf)
-    return manifest
-
-
-def _damage(path: Path, share: int, shares: int) -> str | None:
-    """What is wrong with a checkpoint's manifest or with every shares-th file of it, or None."""
-    try:
-        manifest = _manifest(path)
-        names = sorted(manifest.files)[share::shares]
-        readers = {name: ShardReader(path / name, manifest.files[name]) for name in names}
-        work = [
-            (piece, dtype_of(leaf.dtype))
-            for leaf in manifest.leaves.values()
-            for piece in leaf.pieces
-            if piece.file in readers
-        ]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            for _ in pool.map(lambda item: readers[item[0].file].read(*item).nbytes, work):
-                pass
-    except DamagedError as error:
-        return str(error)
-    return None
 
 
 def _roots(manifest: Manifest) -> list[str]:

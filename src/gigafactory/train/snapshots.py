@@ -286,7 +286,10 @@ class SnapshotStore:
                 continue
             if zlib.crc32(data.data) == file.entry["pieces"][key]["crc"]:
                 return data
-            damage = DamagedError(f"{file.path}: the checksum of {key} does not match")
+            with self._lock:
+                evicted = file not in self._files.values()  # and its pages given to a newer one while it was read
+            if not evicted:
+                damage = DamagedError(f"{file.path}: the checksum of {key} does not match")
         if damage is not None:
             raise damage
         return None
