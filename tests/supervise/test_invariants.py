@@ -111,6 +111,8 @@ def test_a_member_that_left_when_asked_needs_no_fence() -> None:
     turns = [*started(), (Operator(21.0, "drain", "w1"), [because("drain", "spare"), Prepare(2, asked)])]
     check([*turns, formed(22.0, 2, 10, SPARE)])
     late = Prepared(22.0, 2, ("w1",), (Offer("memory", 10),))
+    assert violation([*turns, (late, [Publish(2, SPARE, Offer("memory", 10), 0)])]) == "GF901"
+    late = replace(late, late=("w4",))
     assert violation([*turns, (late, [Publish(2, SPARE, Offer("memory", 10), 0)])]) == "GF910"
 
 
@@ -311,9 +313,16 @@ def test_a_ledger_that_does_not_close() -> None:
     assert violation(swapped(), ledger=lambda: broken) == "GF907"
 
 
-def test_a_supervisor_that_took_over_goes_on() -> None:
-    turns = [*started(), (TookOver(60.0, NAMES[:4]), [because("took over", "reform"), Prepare(2, NAMES[:4])])]
-    check([*turns, formed(61.0, 2, 10), (progress(70.0, 2, 12), [])])
+def test_who_comes_back_to_a_new_supervisor_is_there_and_nobody_else() -> None:
+    said = because("took over", "reform")
+    turns = [*started(), (Exited(21.0, "w4", -9), [Fence("w4")])]
+    for alive, code in ((NAMES, ""), (NAMES[:4], "GF906")):
+        took = (TookOver(60.0, alive), [said, Prepare(2, SPARE)])
+        more = [*turns, took, (Exited(61.0, "w1", -9), []), formed(62.0, 2, 10, SPARE)]
+        if code:
+            assert violation(more) == code
+        else:
+            check(more)
 
 
 def test_a_violation_shows_what_led_to_it() -> None:

@@ -37,6 +37,7 @@ from gigafactory.supervise.events import (
     Publish,
     Replayed,
     Requeue,
+    TookOver,
     encode,
 )
 from gigafactory.supervise.goodput import Ledger
@@ -170,13 +171,14 @@ class Checker:
         if isinstance(event, Progress):
             self._progress(event)
         elif isinstance(event, Joined):
-            for worker in event.workers:
-                self._still.pop(worker, None)
-                if worker in self._seats:
-                    self._ended.add(worker)  # this process is a new one
-                if worker not in self._unchecked:
-                    self._barred.pop(worker, None)
-            self._up.update(event.workers)
+            self._ended.update(self._seats.intersection(event.workers))  # these processes are new ones
+            self._here(event.workers)
+        elif isinstance(event, TookOver):
+            for worker in self._up.difference(event.alive):
+                self._still.setdefault(worker, event.at_s + self._lease_s)
+                self._barred[worker] = "it did not come back to the supervisor"
+            self._up.intersection_update(event.alive)
+            self._here(event.alive)
         elif isinstance(event, Exited):
             self._out(event.worker, "its process has ended")
         elif isinstance(event, Fenced):
@@ -227,6 +229,14 @@ class Checker:
         if step > self._copied:
             self._copied = step
             self._restarts = 0
+
+    def _here(self, workers: tuple[str, ...]) -> None:
+        """Their processes are up and known."""
+        for worker in self._barred.keys() & set(workers):
+            self._still.pop(worker, None)
+            if worker not in self._unchecked:
+                del self._barred[worker]
+        self._up.update(workers)
 
     def _out(self, worker: str, why: str) -> None:
         """Its process computes no more."""
@@ -294,8 +304,8 @@ class Checker:
             self._fail("GF910", f"epoch {action.epoch} is published after {self._published}")
         if asked is None or prepared is None or not asked.epoch == prepared.epoch == action.epoch:
             self._fail("GF910", f"epoch {action.epoch} is published, but its members did not say that they are ready")
-        if prepared.late:
-            self._fail("GF910", f"epoch {action.epoch} is published, but {_list(prepared.late)} did not get ready")
+        if late := [worker for worker in prepared.late if worker in action.members]:
+            self._fail("GF910", f"epoch {action.epoch} is published, but {_list(late)} did not get ready")
         if asked.members[: len(action.members)] != action.members:
             self._fail("GF910", f"epoch {action.epoch} is published with other members than were prepared")
         if len(action.members) not in self._sizes:
