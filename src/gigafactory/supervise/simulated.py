@@ -21,7 +21,8 @@ from gigafactory.supervise.events import Action, Event, TookOver
 from gigafactory.supervise.hazards import DAY_S, Hazards
 from gigafactory.supervise.interval import interval_steps
 from gigafactory.supervise.policy import State, decide, initial
-from gigafactory.supervise.simulated_pool import Machine, SimulatedPool
+from gigafactory.supervise.simulated_pool import SimulatedPool
+from gigafactory.supervise.simulated_world import Machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,12 @@ def simulate(
         chips=machine.full * machine.chips_per_host,
         workers=machine.full,
         step_s=machine.step_s,
-        steps=pool.step,
-        effective=pool.step * machine.step_s / pool.now_s if pool.now_s else 0.0,
-        faults=dict(sorted(pool.hit.items())),
-        survived=dict(sorted(pool.survived.items())),
-        recoveries=tuple(Recovered(*one) for one in pool.interruptions),
-        spares_least=pool.spares_least,
+        steps=pool.world.step,
+        effective=pool.world.step * machine.step_s / pool.now_s if pool.now_s else 0.0,
+        faults=dict(sorted(pool.faults.hit.items())),
+        survived=dict(sorted(pool.faults.survived.items())),
+        recoveries=tuple(Recovered(*one) for one in pool.world.interruptions),
+        spares_least=pool.world.spares_least,
         takeovers=pool.takeovers,
         events=counted.events,
     )
@@ -168,7 +169,7 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
     network = cluster.node.nics * fabric.link_bits_per_s.value / 8.0 * share
     waits = Durations(section.simulate, chips=full * chips, seed=0)
     snapshot_wait_s = waits.at("snapshot", 0.5)
-    every = section.state.memory_every_steps or max(1, int((2 * snapshot_wait_s * mtbf_s) ** 0.5 / step_s))
+    every = section.state.memory_every_steps or interval_steps(snapshot_wait_s, step_s, mtbf_s)
     checkpoint = factory.train.checkpoint
     save_every = checkpoint.every_steps or 10**9
     if checkpoint.every_s:

@@ -42,9 +42,8 @@ class Copies:
 
     def lost(self, rank: int, *, disk: bool) -> None:
         """The process of this rank ended; disk: its host cannot be read any more either."""
-        for tier in ("memory", "disk") if disk else ("memory",):
-            for copy in self._held[tier]:  # type: ignore[index]
-                copy.missing.add(rank)
+        for copy in (*self._held["memory"], *(self._held["disk"] if disk else ())):
+            copy.missing.add(rank)
 
     def forget(self, tier: MemoryTier) -> None:
         self._held[tier].clear()
@@ -62,20 +61,19 @@ class Copies:
             return False
         return not any((rank + shift) % copy.size in copy.missing for rank in copy.missing)
 
-    def offers(self) -> tuple[tuple[Offer, ...], tuple[Offer, ...]]:
+    def offers(self) -> tuple[tuple[Offer, ...], list[tuple[MemoryTier, int]]]:
         """Copies whose every byte was checked, nearest tier and newest first, and those found damaged on the way."""
         good: list[Offer] = []
-        damaged: list[Offer] = []
+        damaged: list[tuple[MemoryTier, int]] = []
         for tier, held in self._held.items():
             for copy in reversed(held):
                 if copy.damaged:
-                    damaged.append(Offer(tier, copy.step))
+                    damaged.append((tier, copy.step))
                 elif self._whole(tier, copy):
                     good.append(Offer(tier, copy.step))
-        for offer in damaged:
-            held = self._held[offer.tier]  # type: ignore[index]
-            held[:] = [copy for copy in held if copy.step != offer.step]
-        return (*good, Offer("start", 0)), tuple(damaged)
+        for tier, step in damaged:
+            self._held[tier] = [copy for copy in self._held[tier] if copy.step != step]
+        return (*good, Offer("start", 0)), damaged
 
     def find(self, offer: Offer) -> Copy | None:
         """The copy of an offer; None for the start and for one that is not there."""

@@ -36,6 +36,7 @@ class Hosts:
 
     def __init__(self, count: int) -> None:
         self.count = count
+        self.names = [f"n{host:05d}" for host in range(count)]
         self.broken: dict[int, Fault] = {}  # a health check would find it
         self.down: dict[int, float] = {}  # no process runs there; since when
         self.hung: dict[int, Hung] = {}
@@ -43,6 +44,7 @@ class Hosts:
         self.cut: dict[int, Cut] = {}
         self.corrupting: dict[int, Fault] = {}
         self.away: dict[int, str] = {}  # drained: in repair, or in maintenance
+        self.kept_out: set[int] = set()  # wanted by an operator
         self.behind: dict[int, int] = {}  # has not left this old epoch, and may still compute
 
     def sound(self, host: int) -> bool:

@@ -1,0 +1,377 @@
+"""The world of a simulated job: its members, how far they are, the copies they keep, its two-phase epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from gigafactory.factory.supervise import SuperviseSection
+from gigafactory.supervise import events as ev
+from gigafactory.supervise.simulated_agenda import Agenda
+from gigafactory.supervise.simulated_copies import Copies
+from gigafactory.supervise.simulated_hosts import Hosts
+
+LOSS, GRAD_NORM = 2.0, 0.25  # of an undisturbed step
+_SLICE = 256  # members that are compared at once
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the job takes on its cluster. hosts: all that are kept for it. step_s: of an undisturbed step at full size.
+
+    snapshot_every: steps. snapshot_wait_s, save_wait_s: what a copy in host memory, and one on disk or in the store,
+    keeps a step waiting. save_every: steps between those. *_restore_s: loading the state from each tier.
+    disk_save_s, durable_save_s: until such a copy is whole. replica: hosts of one data replica.
+    """
+
+    hosts: int
+    chips_per_host: int
+    per_rack: int
+    replica: int
+    full: int
+    step_s: float
+    total_steps: int
+    snapshot_every: int
+    snapshot_wait_s: float
+    save_every: int
+    save_wait_s: float
+    disk_save_s: float
+    durable_save_s: float
+    memory_restore_s: float
+    disk_restore_s: float
+    durable_restore_s: float
+    keep: int
+
+
+Phase = Literal["none", "left", "forming", "stepping", "stalled", "paused"]
+"""none: no world. left: called out of it. stalled: a fault holds everybody up. paused: lease run out, or a replay."""
+
+
+class World:
+    """phase, epoch, members: of the newest published world. rank: by host, -1 for those that are no members.
+
+    run: changes whenever steps end or their pace does, so that what was planned for it is void. step: done.
+    poisoned_from: the state is spoilt after this step, None while it is not. offset: of batches.
+    on_pace, on_formed: called when steps go on at another pace, and when a new world begins to step.
+    """
+
+    def __init__(self, section: SuperviseSection, machine: Machine, hosts: Hosts, agenda: Agenda) -> None:
+        self._section, self._machine, self._hosts, self._agenda = section, machine, hosts, agenda
+        shift = machine.per_rack if machine.full > machine.per_rack else machine.full // 2
+        self.copies = Copies(buddy=section.state.buddy, buddy_shift=shift, keep=machine.keep)
+        self._in_process = "reform" in section.tiers
+        self.phase: Phase = "none"
+        self.epoch = 0
+        self.members: tuple[str, ...] = ()
+        self.rank = [-1] * machine.hosts
+        self.called = 0  # epoch of the newest Prepare
+        self._ranks_of: tuple[str, ...] | None = None  # the members that _called_rank was made for
+        self._called_rank: list[int] = []
+        self.run = 0
+        self.step = 0
+        self.pace_s = machine.step_s
+        self._base_step, self._base_s = 0, 0.0
+        self._told_step, self._start_step = 0, 0
+        self.offset = 0
+        self._spent: dict[str, float] = {}
+        self.poisoned_from: int | None = None
+        self.on_pace: list[Callable[[], None]] = []
+        self.on_formed: list[Callable[[], None]] = []
+        self.interruptions: list[tuple[float, float, str, str, int, int]] = []  # as simulated.Recovered
+        self.interrupted: tuple[float, int, int] | None = None  # since, step reached, epochs published
+        self.why: list[str] = []
+        self.tier = ""
+        self.spares_least = machine.hosts - machine.full
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
+
+    def advance(self) -> None:
+        """Counts the steps done by now."""
+        if self.phase == "stepping":
+            done = self._base_step + int((self._agenda.now_s - self._base_s) / self.pace_s + 1e-9)
+            self.step = max(self.step, min(done, self._machine.total_steps))
+
+    def tell_progress(self, *, loss: float | None = LOSS, norm: float | None = GRAD_NORM, finite: bool = True) -> None:
+        """Progress, if there was any since it was last told and somebody listens."""
+        self.advance()
+        if self.phase != "stepping" or self.step <= self._told_step or not self._agenda.listening:
+            return
+        machine = self._machine
+        if self.interrupted is not None:
+            self._recovered()
+        every = machine.snapshot_every
+        snapshot = self.step - self.step % every
+        before = self._told_step - self._told_step % every
+        if waited := (snapshot - before) // every * machine.snapshot_wait_s:
+            self._spent["save"] = self._spent.get("save", 0.0) + waited
+        if snapshot > self._start_step:
+            self._snapshot(snapshot)
+        check = self._section.detect.checksum_every_steps
+        verified = max(self._start_step, self.step - self.step % check) if check else -1
+        if self.poisoned_from is not None:
+            verified = min(verified, self.poisoned_from)
+        newest = self.copies.newest("memory")
+        self._told_step = self.step
+        self._agenda.queue.append(
+            ev.Progress(
+                self._agenda.now_s,
+                self.epoch,
+                self.step,
+                self.pace_s - machine.snapshot_wait_s / every,
+                newest.step if newest else -1,
+                verified,
+                loss,
+                norm,
+                finite,
+                tuple(self._spent.items()),
+            )
+        )
+        self._spent = {}
+
+    def _snapshot(self, step: int) -> None:
+        poison = self.poisoned_from
+        size = len(self.members)
+        earlier = step - self._machine.snapshot_every
+        newest = self.copies.newest("memory")
+        if earlier > self._start_step and (newest is None or newest.step < earlier):
+            self.copies.made("memory", earlier, size, poisoned=poison is not None and earlier > poison)
+        if newest is None or newest.step < step:
+            self.copies.made("memory", step, size, poisoned=poison is not None and step > poison)
+
+    def _differing(self, members: tuple[str, ...]) -> tuple[list[str], list[int]]:
+        """Members of the world there is that have not the same rank among these, and the ranks that differ."""
+        old = self.members
+        changed = [
+            rank
+            for begin in range(0, len(members), _SLICE)
+            if old[begin : begin + _SLICE] != members[begin : begin + _SLICE]
+            for rank in range(begin, min(begin + _SLICE, len(members)))
+            if rank >= len(old) or old[rank] != members[rank]
+        ]
+        moved = [old[rank] for rank in changed if rank < len(old)]
+        return [*moved, *old[len(members) :]], changed
+
+    def set_pace(self) -> None:
+        """Takes up stepping from now on at the speed of the slowest member."""
+        self.advance()
+        self.run += 1
+        machine = self._machine
+        slowest = max((slow.factor for host, slow in self._hosts.slow.items() if self.rank[host] >= 0), default=1.0)
+        step_s = machine.step_s * machine.full / len(self.members) * slowest
+        self.pace_s = step_s + machine.snapshot_wait_s / machine.snapshot_every
+        self._base_step, self._base_s = self.step, self._agenda.now_s
+        self._agenda.at(self.time_of(self.step + 1), self.report, self.run)
+        self._agenda.at(self.time_of(machine.total_steps), self.report, self.run)
+        self._agenda.at(self.time_of(self.next_multiple(machine.save_every)), self._save_begins, self.run)
+        for planned in self.on_pace:
+            planned()
+
+    def time_of(self, step: int) -> float:
+        """When this step is done, if nothing happens until then."""
+        return self._base_s + (step - self._base_step) * self.pace_s + 1e-6
+
+    def next_multiple(self, every: int) -> int:
+        return self.step - self.step % every + every
+
+    def report(self, run: int) -> None:
+        if run == self.run:
+            self.tell_progress()
+
+    def stall(self, cause: str) -> None:
+        """A fault holds everybody up: the step under way is not finished."""
+        self.why.append(cause)
+        if self.phase == "stepping":
+            self.end_steps("stalled")
+
+    def end_steps(self, phase: Phase) -> None:
+        """Steps end here. Those that are done count, told or not."""
+        if self.phase == "stepping":
+            self.tell_progress()
+            if self.interrupted is None:
+                self.interrupted = (self._agenda.now_s, self.step, 0)
+        self.phase = phase
+        self.run += 1
+
+    def _recovered(self) -> None:
+        since_s, step, epochs = self.interrupted or (self._agenda.now_s, self.step, 0)
+        if epochs:
+            lost = max(0, step - self._start_step)
+            causes = "+".join(sorted(set(self.why))) or "decided"
+            self.interruptions.append((since_s, self._agenda.now_s - since_s, causes, self.tier, lost, epochs))
+        self.interrupted, self.why, self.tier = None, [], ""
+
+    # ---- epochs ------------------------------------------------------------------------------------------------------
+
+    def prepare(self, epoch: int, members: tuple[str, ...]) -> None:
+        self.advance()
+        if self.phase in ("stepping", "stalled", "forming", "paused"):
+            self.end_steps("left")
+            self._leave_behind(members)
+        self.phase, self.called = "left", epoch
+        began_s = self._agenda.now_s
+        if not self._in_process:
+            self.copies.forget("memory")
+        patience_s = began_s + self._section.detect.heartbeat_s
+        ready_s = began_s + self._agenda.durations.draw("leave" if self._in_process else "spawn")
+        self._agenda.at(ready_s, self._prepared, epoch, members, max(patience_s, ready_s))
+
+    def _leave_behind(self, members: tuple[str, ...]) -> None:
+        """Members of the world that are not called, or do not hear the call, stay in it."""
+        staying = [host for host in self._hosts.unable() if self.rank[host] >= 0]
+        ranks = self._called_ranks(members)
+        staying += [host for name in self._differing(members)[0] if ranks[host := int(name[1:])] < 0]
+        for host in staying:
+            if self._hosts.runs(host):
+                self._hosts.behind.setdefault(host, self.epoch)
+
+    def _called_ranks(self, members: tuple[str, ...]) -> list[int]:
+        """Rank by host in a world of these members, -1 for all others."""
+        if self._ranks_of is not members:
+            moved, changed = self._differing(members)
+            ranks = self.rank.copy()
+            for name in moved:
+                ranks[int(name[1:])] = -1
+            for rank in changed:
+                ranks[int(members[rank][1:])] = rank
+            self._ranks_of, self._called_rank = members, ranks
+        return self._called_rank
+
+    def _prepared(self, epoch: int, members: tuple[str, ...], patience_s: float) -> None:
+        if epoch != self.called or self.phase != "left":
+            return
+        unable = self._hosts.unable()
+        late: tuple[str, ...] = ()
+        if unable:
+            ranks = self._called_ranks(members)
+            hosts = sorted((host for host in unable if ranks[host] >= 0), key=lambda host: ranks[host])
+            if hosts and self._agenda.now_s < patience_s:
+                self._agenda.at(patience_s, self._prepared, epoch, members, patience_s)
+                return
+            late = tuple(self._hosts.names[host] for host in hosts)
+        for host in [host for host in self._hosts.behind if host not in unable]:
+            if self._hosts.names[host] in members:
+                del self._hosts.behind[host]
+        chance = self._agenda.chance["damaged_copies"]
+        if chance and self._agenda.noise.random() < chance:
+            for tier in ("disk", "durable"):
+                if (copy := self.copies.newest(tier)) is not None and self._agenda.noise.random() < 0.5:
+                    copy.damaged = True
+        offers, damaged = self.copies.offers()
+        for damaged_tier, step in damaged:
+            text = "its checksum is not that of its bytes"
+            self._agenda.send(ev.Damaged(self._agenda.now_s, damaged_tier, step, text))
+        self._agenda.send(ev.Prepared(self._agenda.now_s, epoch, late, offers))
+
+    def publish(self, action: ev.Publish) -> None:
+        since_s, step, epochs = self.interrupted or (self._agenda.now_s, self.step, 0)
+        self.interrupted = (since_s, step, epochs + 1)
+        whole_replicas = (
+            self._in_process
+            and len(self.members) != len(action.members)
+            and (len(self.members) - len(action.members)) % self._machine.replica == 0
+            and action.offer.tier == "memory"
+            and bool(self.members)
+        )
+        self.rank = self._called_ranks(action.members)
+        self._ranks_of = None
+        self.members, self.epoch = action.members, action.epoch
+        self.spares_least = min(self.spares_least, self._standing_by())
+        copy = self.copies.find(action.offer)
+        self.poisoned_from = action.offer.step if copy is not None and copy.poisoned else None
+        self.copies.cut_to(action.offer.step)
+        self.offset = action.batch_offset
+        self.step = self._told_step = self._start_step = action.offer.step
+        self.phase = "forming"
+        self.run += 1
+        machine = self._machine
+        form_s = self._agenda.durations.draw("form-replica" if whole_replicas else "form")
+        restore_s = {
+            "memory": machine.memory_restore_s,
+            "disk": machine.disk_restore_s,
+            "durable": machine.durable_restore_s,
+            "start": 0.0,
+        }[action.offer.tier]
+        first_s = self._agenda.durations.draw("first-step")
+        self._spent = {"form": form_s, "restore": restore_s, "compile": first_s}
+        self._agenda.at(self._agenda.now_s + form_s + restore_s + first_s, self._formed, self.run)
+
+    def takes_up(self) -> None:
+        """Steps go on from where they are, in the world there is."""
+        self._base_step, self._base_s = self.step, self._agenda.now_s
+        self.phase = "stepping"
+        self.set_pace()
+
+    def _standing_by(self) -> int:
+        """Hosts that are no members and could be at once."""
+        unable = self._hosts.unable() | self._hosts.away.keys()
+        return self._machine.hosts - len(self.members) - sum(1 for host in unable if self.rank[host] < 0)
+
+    def _formed(self, run: int) -> None:
+        if run != self.run or self.phase != "forming":
+            return
+        if any(self.rank[host] >= 0 for host in self._hosts.unable()):
+            self.stall("forming")  # everybody waits for those who do not come
+            self.phase = "stalled"
+            return
+        self.takes_up()
+        for formed in self.on_formed:
+            formed()
+
+    def process_ends(self, host: int, *, disk: bool = False) -> None:
+        """What it held in memory goes with it."""
+        if (rank := self.rank[host]) >= 0:
+            self.copies.lost(rank, disk=disk)
+            if self.phase in ("stepping", "paused"):
+                self.stall("member ended")
+        self._hosts.stop(host, self._agenda.now_s)
+
+    # ---- copies ------------------------------------------------------------------------------------------------------
+
+    def _save_begins(self, run: int) -> None:
+        if run != self.run or self.phase != "stepping":
+            return
+        self.tell_progress()
+        self._write("disk", self._machine.disk_save_s)
+        self._write("durable", self._machine.durable_save_s)
+        self._wait_for_save()
+        self._agenda.at(self.time_of(self.next_multiple(self._machine.save_every)), self._save_begins, run)
+
+    def _wait_for_save(self) -> None:
+        """Steps wait while the copy is taken; what is planned of this pace moves with them."""
+        wait_s = self._machine.save_wait_s
+        if wait_s:
+            self._spent["save"] = self._spent.get("save", 0.0) + wait_s
+            self._base_s += wait_s
+
+    def save(self, tier: ev.MemoryTier) -> None:
+        if self.phase == "stepping":
+            self.tell_progress()
+            if tier == "memory":
+                self._snapshot(self.step)
+                self._agenda.send(ev.Committed(self._agenda.now_s, tier, self.step))
+            else:
+                self._write(tier, self._machine.disk_save_s if tier == "disk" else self._machine.durable_save_s)
+
+    def _write(self, tier: ev.MemoryTier, save_s: float) -> None:
+        poisoned = self.poisoned_from is not None and self.step > self.poisoned_from
+        self._agenda.at(
+            self._agenda.now_s + save_s, self._written, tier, self.step, len(self.members), poisoned, self.epoch
+        )
+
+    def _written(self, tier: ev.MemoryTier, step: int, size: int, poisoned: bool, epoch: int) -> None:
+        """A write that an interruption overtook is not committed: its writers were called away."""
+        if epoch == self.epoch and self.phase in ("stepping", "paused") and step <= self.step:
+            self.copies.made(tier, step, size, poisoned=poisoned)
+            self._agenda.send(ev.Committed(self._agenda.now_s, tier, step))
+
+    def disband(self) -> None:
+        """All hosts are given back; nothing of the world is left but its copies on disk and in the store."""
+        self.end_steps("none")
+        self.called = -1
+        for rank, name in enumerate(self.members):
+            self.copies.lost(rank, disk=False)
+            self.rank[int(name[1:])] = -1
+        self.copies.forget("memory")
+        self.members, self._ranks_of = (), None
+        self._hosts.behind.clear()
