@@ -1,8 +1,8 @@
 """Messages between the supervisor and its workers: framed JSON over TCP.
 
 A frame is a length (4 bytes, big-endian) and that many bytes of JSON, an object with a "type". The first frame of a
-connection is the worker's `hello` with the run's token. Whatever is malformed, too long or without the token ends that
-connection and nothing else.
+connection has the run's token: a worker's `hello`, or what a person or a test asks for. Whatever is malformed, too long
+or without the token ends that connection and nothing else.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def connect(address: str, *, timeout_s: float) -> Connection:
 
 @dataclass(frozen=True)
 class Received:
-    """A message of one connection; None: the connection has ended. The first one of a connection is a `hello`."""
+    """A message of one connection; None: the connection has ended. The first one of a connection had the token."""
 
     link: int
     message: Message | None
@@ -155,7 +155,7 @@ class _Peer:
     socket: socket.socket
     since_s: float
     decoder: Decoder = field(default_factory=Decoder)
-    known: bool = False  # has said hello with the token
+    known: bool = False  # has shown the token
     unsent: bytearray = field(default_factory=bytearray)
     closing: bool = False
 
@@ -168,9 +168,17 @@ class Server:
     address: "host:port" to tell the workers.
     """
 
-    def __init__(self, host: str, token: str, *, port: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        """Raises OSError when the address cannot be used. port 0: any free one."""
-        self.inbox: queue.SimpleQueue[Received] = queue.SimpleQueue()
+    def __init__(
+        self,
+        host: str,
+        token: str,
+        *,
+        port: int = 0,
+        inbox: queue.SimpleQueue[Any] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Raises OSError when the address cannot be used. port 0: any free one. inbox: where else may be put into."""
+        self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue() if inbox is None else inbox
         self._token = token.encode()
         self._clock = clock
         self._peers: dict[int, _Peer] = {}
@@ -266,7 +274,7 @@ class Server:
         except (OSError, FrameError):
             data, messages = b"", []
         for message in messages:
-            if not peer.known and not self._is_hello(message):
+            if not peer.known and not self._shows_token(message):
                 data = b""
                 break
             peer.known = True
@@ -274,10 +282,9 @@ class Server:
         if not data:
             self._end(link)
 
-    def _is_hello(self, message: Message) -> bool:
+    def _shows_token(self, message: Message) -> bool:
         token = message.get("token")
-        right = isinstance(token, str) and hmac.compare_digest(token.encode(), self._token)
-        return right and message["type"] == "hello"
+        return isinstance(token, str) and hmac.compare_digest(token.encode(), self._token)
 
     def _flush(self, link: int) -> None:
         with self._lock:

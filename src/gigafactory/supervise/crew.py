@@ -7,7 +7,7 @@ message holds stands in worker.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -83,9 +83,10 @@ class Crew:
     """Keeps who is connected, what each has told, and the world that runs.
 
     send, hang_up: to and of a link. serve: starts a coordination service for so many members. layout_for: of a world
-    of so many. write: takes a record for metrics.jsonl. part: takes what a worker says of its part of a checkpoint.
-    domain: what a worker shares its fate with. snapshot_every: steps between copies to host memory; measured: takes the
-    seconds of a step and of the copy after it. verified_step: where the replicas were compared last, before this crew.
+    of so many. known: whether a worker is one of the placement's. domain: what it shares its fate with.
+    write: takes a record for metrics.jsonl; part: what a worker says of its part of a checkpoint; measured: the seconds
+    of a step and of the copy to host memory after it. snapshot_every: steps between such copies.
+    verified_step, epoch: where the replicas were compared last, and the newest epoch, before this crew.
     """
 
     def __init__(
@@ -95,7 +96,8 @@ class Crew:
         copies: Copies,
         *,
         verified_step: int,
-        names: Collection[str],
+        epoch: int,
+        known: Callable[[str], bool],
         domain: Callable[[str], str],
         send: Callable[[int, Message], None],
         hang_up: Callable[[int], None],
@@ -110,11 +112,11 @@ class Crew:
         self.world: World | None = None
         self.done: set[str] = set()
         self.verified_step = verified_step
-        self.epoch = 0  # newest that was prepared
+        self.epoch = epoch  # newest that was prepared
         self._orders = orders
         self._course = course
         self._copies = copies
-        self._names = frozenset(names)
+        self._known = known
         self._domain = domain
         self._send = send
         self._hang_up = hang_up
@@ -189,7 +191,7 @@ class Crew:
 
     def _on_hello(self, at_s: float, link: int, message: Message) -> list[ev.Event]:
         worker = message["worker"]
-        if worker not in self._names:
+        if not self._known(worker):
             self._hang_up(link)
             return []
         before = self.peers.get(worker)

@@ -1,6 +1,6 @@
 """runs/NAME/events.jsonl: what the supervisor saw and did, in order, enough to make every decision again.
 
-The first line is {"is": "Config", "section": ..., "sizes": ..., "total_steps": ..., "at_s": ..., "epoch": ...}: what `initial` got.
+The first line is {"is": "Config", "section": ..., "sizes": ..., "total_steps": ..., "at_s": ..., "epoch": ...}.
 Each event follows, and after it the actions that were decided on it, as `events.encode` writes them. An epoch of many
 members is written as what changed: Prepare then has "changed" ([rank, worker] pairs) and "size", Publish "size" alone;
 `read_log` puts the members back. A last line that a crash cut short is left out.

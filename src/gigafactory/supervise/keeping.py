@@ -185,6 +185,12 @@ class Keeper:
         with self._lock:
             return not self._reading
 
+    def kept(self, step: int) -> bool:
+        """Whether a verified checkpoint of this step or a later one is in every place that there is."""
+        places = ("disk",) if self._durable is None else ("disk", "durable")
+        there = {offer.tier for offer, _ in self.offers() if offer.step >= step}
+        return there >= set(places)
+
     def verify(self) -> None:
         """Begins to read whatever was not read since it changed. Damage is told as events."""
         for tier, path in self._all():

@@ -7,16 +7,13 @@ import os
 import queue
 import secrets
 import signal
-import statistics
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from gigafactory.factory.catalog import failure_rates
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory
 from gigafactory.files import disk_errors
@@ -28,90 +25,81 @@ from gigafactory.supervise.course import Course
 from gigafactory.supervise.crew import Crew, Orders
 from gigafactory.supervise.desk import Desk
 from gigafactory.supervise.drive import Observer, drive
-from gigafactory.supervise.eventlog import EventLog
-from gigafactory.supervise.interval import interval_steps
+from gigafactory.supervise.eventlog import Config, EventLog, Record, read_log
 from gigafactory.supervise.keeping import Keeper
 from gigafactory.supervise.placement import Placement
 from gigafactory.supervise.policy import State, decide
+from gigafactory.supervise.rhythm import Pacing, Saves
 from gigafactory.supervise.sizes import layout_for, legal_sizes
 from gigafactory.supervise.supervisor import Supervisor
 from gigafactory.train.devices import COUNT_FLAG
+from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.rundir import RunDirectory
 from gigafactory.train.snapshots import run_identity
 
 COME_BACK_S = 10.0  # workers look for a new supervisor every second or so
+GATHER_S = 60.0  # for processes to start, just to say what they hold
 LEAVE_S = 10.0  # for processes to end by themselves
 LAST_SAVE_S = 600.0
 LAST_LOOK_S = 600.0  # for the last evaluation
+SAVE_TRIES = 3
+WAIT_S = 0.1
+
+Observe = Callable[[ev.Event], None]
+Kind = Literal["new", "take over", "save", "done"]
+"""How a call begins: from a checkpoint or from nothing; with the workers and the state of a supervisor that died; only
+to save what such a one had finished; or not at all."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a supervised run ended: whether all steps are done, whether a person stopped it, why, and its report."""
+    """How a supervised run ended: whether all steps are done, whether a person stopped it, why, what log tells more."""
 
     complete: bool
     stopped: bool
     text: str
+    log: str | None
     report: Path
 
 
-class Saves:
-    """When a checkpoint is due, by train.checkpoint: a snapshot at or beyond the next multiple, or the time."""
+@dataclass(frozen=True)
+class Past:
+    """What the log of an earlier supervisor says; an empty one if there is none."""
 
-    def __init__(self, every_steps: int, every_s: float, *, step: int, at_s: float) -> None:
-        self._every_steps, self._every_s = every_steps, every_s
-        self._step, self._at_s = step, at_s
+    record: Record | None
+    state: State | None
+    course: Course
+    epoch: int
+    complete: bool
 
-    def due(self, snapshot_step: int, at_s: float) -> bool:
-        """Whether this newest snapshot is to be kept. A run that went back comes to its multiples again."""
-        if snapshot_step < self._step:
-            self._step = snapshot_step
-        by_steps = self._every_steps > 0 and snapshot_step // self._every_steps > self._step // self._every_steps
-        by_time = self._every_s > 0 and at_s - self._at_s >= self._every_s and snapshot_step > self._step
-        if not (by_steps or by_time):
-            return False
-        self._step, self._at_s = snapshot_step, at_s
-        return True
+    def kind(self, held: RunDirectory, config: Config) -> Kind:
+        """How a run with this configuration begins after it."""
+        newest = checkpoints(held.checkpoints)
+        if newest and step_of(newest[0]) >= config.total_steps:
+            return "done"
+        if self.record is None or self.state is None or not _same_start(self.record.config, config):
+            return "new"
+        if self.state.finished:
+            return "save" if self.complete else "new"
+        return "take over"
 
 
-class Pacing:
-    """How often workers copy the state to host memory: as the user says, or Young's and Daly's optimum.
-
-    The first steps copy every time; what that costs, and the time of a step, then tell the interval. Where checkpoints
-    are made at multiples of steps it divides these, since checkpoints are made of snapshots.
-    """
-
-    MEASURED = 10  # steps whose medians are taken
-
-    def __init__(self, factory: Factory, devices: int) -> None:
-        wanted = factory.supervise.state.memory_every_steps
-        rates = failure_rates(factory.supervise.simulate.failures)
-        per_hour = rates.hardware_per_chip_hour.value * devices + rates.job_per_hour.value
-        self.every_steps = wanted or 1
-        self._fixed = wanted > 0
-        self._failure_s = 3600.0 / per_hour
-        self._divides = factory.train.checkpoint.every_steps
-        self._costs_s: deque[float] = deque(maxlen=self.MEASURED)
-        self._steps_s: deque[float] = deque(maxlen=self.MEASURED)
-
-    def measured(self, step_s: float, snapshot_s: float) -> None:
-        """A step and the snapshot after it."""
-        if self._fixed:
-            return
-        self._steps_s.append(step_s)
-        self._costs_s.append(snapshot_s)
-        if len(self._costs_s) < self.MEASURED:
-            return
-        self._fixed = True
-        every = interval_steps(
-            statistics.median(self._costs_s),
-            statistics.median(self._steps_s),
-            self._failure_s,
-            at_most=self._divides or None,
-        )
-        while self._divides and self._divides % every:
-            every -= 1
-        self.every_steps = every
+def read_past(path: Path) -> Past:
+    """Raises UserError when there is a log that cannot be read."""
+    course, epoch, complete = Course(), 0, False
+    if not path.exists() or not path.stat().st_size:
+        return Past(None, None, course, epoch, complete)
+    record = read_log(path)
+    epoch = record.config.epoch
+    for entry in record.entries:
+        for action in entry.actions:
+            if isinstance(action, ev.Prepare):
+                epoch = action.epoch
+            elif isinstance(action, ev.Publish):
+                course.published(action.epoch, action.offer.step)
+            elif isinstance(action, ev.Finish):
+                complete = action.complete
+    return Past(record, record.state(), course, epoch, complete)
 
 
 class Supervised:
@@ -123,6 +111,7 @@ class Supervised:
         held: RunDirectory,
         placement: Placement,
         progress: Progress,
+        past: Past,
         *,
         allow_faults: bool,
         now: Callable[[], float],
@@ -133,14 +122,14 @@ class Supervised:
         self.placement = placement
         self.desk = Desk(held, progress)
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self.names = placement.open(self.inbox.put, worker_environment(factory, held.path))
         token = secrets.token_hex(16)
         self.server = channel.Server(placement.host(), token, inbox=self.inbox)
-        self.course = Course()
-        self.log = EventLog(held.path / "events.jsonl")
-        store = Path(section.state.durable) if section.state.durable is not None else None
+        place = {"address": self.server.address, "token": token, "pid": os.getpid()}
+        _write_secret(held.path / "supervisor.json", place)
         self.keeper = Keeper(
             held.checkpoints,
-            store,
+            Path(section.state.durable) if section.state.durable is not None else None,
             train.name,
             keep_last=train.checkpoint.keep_last,
             keep_every_steps=train.checkpoint.keep_every_steps,
@@ -149,31 +138,27 @@ class Supervised:
             say=self.desk.say,
             now=now,
         )
-        _write_secret(
-            held.path / "supervisor.json", {"address": self.server.address, "token": token, "pid": os.getpid()}
-        )
-        environment = worker_environment(factory, held.path)
-        names = placement.open(self.inbox.put, environment)
-        devices = layout_for(factory, section.workers).devices
-        pacing = Pacing(factory, devices)
+        pacing = Pacing(factory, layout_for(factory, section.workers).devices)
+        welcome = {
+            "type": "welcome",
+            "lease_s": section.lease_s,
+            "allow_faults": allow_faults,
+            "token": token,
+            "identity": run_identity(held.path),
+        }
         self.crew = Crew(
             Orders(
                 total_steps=train.steps,
                 straggler_factor=section.detect.straggler_factor,
                 compare=section.detect.checksum_every_steps > 0,
                 buddy=section.state.buddy,
-                welcome={
-                    "type": "welcome",
-                    "lease_s": section.lease_s,
-                    "allow_faults": allow_faults,
-                    "token": token,
-                    "identity": run_identity(held.path),
-                },
+                welcome=welcome,
             ),
-            self.course,
+            past.course,
             self.keeper,
-            verified_step=train.steps,
-            names=names,
+            verified_step=train.steps if past.state is None else past.state.pace.verified_step,
+            epoch=past.epoch,
+            known=lambda worker: worker in placement.names(),
             domain=placement.domain,
             send=self.server.send,
             hang_up=self.server.close,
@@ -197,47 +182,46 @@ class Supervised:
             allow_faults=allow_faults,
             now=now,
         )
-        self.names = names
 
     # ---- beginning --------------------------------------------------------------------------------------------------
 
-    def begin(self, state: State) -> None:
+    def begin(self) -> None:
         """A new start: whoever is left of an older one ends, and all are spawned."""
-        for worker in self.placement.alive():
-            self.placement.fence(worker)
+        self.keeper.verify()
         for worker in self.names:
             self.placement.spawn(worker)
 
-    def take_over(self, state: State, past: Sequence[ev.Event | ev.Action]) -> ev.TookOver:
+    def take_over(self) -> ev.TookOver:
         """Waits for the workers that an earlier supervisor left; those that do not come are ended."""
-        for item in past:
-            if isinstance(item, ev.Publish):
-                self.course.published(item.epoch, item.offer.step)
-        self.crew.verified_step, self.crew.epoch = state.pace.verified_step, state.epoch
-        deadline_s = self.now() + COME_BACK_S
-        while not set(self.placement.alive()) <= set(self.crew.peers) and self.now() < deadline_s:
-            self.pool.work(min(deadline_s, self.now() + 0.2))
-            while self.pool.take_event() is not None:
-                continue  # who is there is told by TookOver
+        self.keeper.verify()
+        self._wait(lambda: set(self.placement.alive()) <= set(self.crew.peers), COME_BACK_S)
         for worker in set(self.placement.alive()) - set(self.crew.peers):
             self.placement.fence(worker)
         return ev.TookOver(self.now(), tuple(sorted(self.crew.peers)))
 
+    def gather(self) -> None:
+        """Has all workers up that can be, so that they say what they hold."""
+        self.take_over()
+        for worker in set(self.names) - set(self.crew.peers):
+            self.placement.spawn(worker)
+        self._wait(lambda: set(self.names) <= set(self.crew.peers) or not self.placement.alive(), GATHER_S)
+
     # ---- ending -----------------------------------------------------------------------------------------------------
 
-    def end(self, state: State, observe: Callable[[ev.Event], None]) -> bool:
-        """Everybody leaves, and the newest copy is saved durably. Returns whether all there is was saved."""
-        complete = self.pool.finish is not None and self.pool.finish.complete
-        wait = self._waiter(observe)
-        if complete:
-            wait(lambda: state.members[0] in self.crew.done or state.members[0] not in self.crew.peers, LAST_LOOK_S)
+    def end(self, leader: str | None, observe: Observe) -> bool:
+        """Everybody leaves, and the newest copy is saved durably. Returns whether all there is was saved.
+
+        leader: of a run all of whose steps are done; it has a last look at the model.
+        """
+        if leader is not None:
+            self._wait(lambda: leader in self.crew.done or leader not in self.crew.peers, LAST_LOOK_S, observe)
         else:
             self.pool.halt()
-            wait(lambda: self.pool.halted, LEAVE_S)
-        saved = self._save_newest(wait)
+            self._wait(lambda: self.pool.halted, LEAVE_S, observe)
+        saved = self._save_newest(observe)
         for worker in list(self.crew.peers):
             self.crew.tell(worker, {"type": "exit", "clear": saved})
-        wait(lambda: not self.placement.alive(), LEAVE_S)
+        self._wait(lambda: not self.placement.alive(), LEAVE_S, observe)
         return saved
 
     def close(self) -> None:
@@ -250,28 +234,25 @@ class Supervised:
         self.server.stop()
         self.desk.close()
 
-    def _save_newest(self, wait: Callable[[Callable[[], bool], float], bool]) -> bool:
-        """Whether the newest whole snapshot is a checkpoint."""
-        for _ in range(3):
-            wait(lambda: not self.keeper.saving, LAST_SAVE_S)
+    def _save_newest(self, observe: Observe) -> bool:
+        """Whether the newest whole snapshot is a checkpoint, in the durable store too where there is one."""
+        for _ in range(SAVE_TRIES):
+            self._wait(lambda: not self.keeper.saving, LAST_SAVE_S, observe)
             newest = self.crew.newest_whole()
-            saved = max((offer.step for offer, _ in self.keeper.offers()), default=0)
-            if newest is None or newest[0] <= saved:
+            if newest is None or self.keeper.kept(newest[0]):
                 return True
             self.keeper.begin(*newest)
         return False
 
-    def _waiter(self, observe: Callable[[ev.Event], None]) -> Callable[[Callable[[], bool], float], bool]:
-        def wait(until: Callable[[], bool], within_s: float) -> bool:
-            deadline_s = self.now() + within_s
-            while not until() and self.now() < deadline_s:
-                self.pool.work(min(deadline_s, self.now() + 0.1))
-                while (event := self.pool.take_event()) is not None:
-                    if isinstance(event, ev.Committed | ev.Damaged):
-                        observe(event)
-            return until()
-
-        return wait
+    def _wait(self, until: Callable[[], bool], within_s: float, observe: Observe = lambda event: None) -> bool:
+        """Works until this is so. Of what happens meanwhile the log keeps which copies there are."""
+        deadline_s = self.now() + within_s
+        while not until() and self.now() < deadline_s:
+            self.pool.work(min(deadline_s, self.now() + WAIT_S))
+            while (event := self.pool.take_event()) is not None:
+                if isinstance(event, ev.Committed | ev.Damaged):
+                    observe(event)
+        return until()
 
 
 def supervise(
@@ -279,7 +260,7 @@ def supervise(
     held: RunDirectory,
     placement: Placement,
     progress: Progress,
-    observers: Sequence[Observer] = (),
+    observers: Callable[[Config], Sequence[Observer]] = lambda config: (),
     *,
     facts: Sequence[str] = (),
     allow_faults: bool = False,
@@ -287,10 +268,98 @@ def supervise(
     """Runs until all steps are done, a person stops it, or the policy gives up; then writes the report.
 
     A run that an earlier supervisor left unfinished is taken over: its state is what its log says. The paths of the
-    factory are absolute, and everything in it was checked. Raises UserError when the disk does not take what the run
-    writes, or the placement has no hosts.
+    factory are absolute, and everything in it was checked. observers: beside the log, made for each call; facts: lines
+    for the terminal. Raises UserError when the disk does not take what the run writes, or there are no hosts.
     """
-    raise NotImplementedError
+    now = unix_clock()
+    section, total_steps = factory.supervise, factory.train.steps
+    path = held.path / "events.jsonl"
+    past = read_past(path)
+    config = Config(section, legal_sizes(factory, section.workers), total_steps, now(), epoch=past.epoch)
+    kind = past.kind(held, config)
+    if kind == "done":
+        progress.event(f"this run is finished: {total_steps:,} steps")
+        return Outcome(True, False, "", None, write_report(held.path))
+    if kind == "new":
+        _put_aside(path)
+        state = config.state()
+    else:
+        assert past.record is not None
+        assert past.state is not None
+        config, state = past.record.config, past.state
+    held.write("factory.toml", dump_factory(factory))
+    log = EventLog(path, config)
+    parts = Supervised(factory, held, placement, progress, past, allow_faults=allow_faults, now=now)
+    pool = parts.pool
+    watching: list[Observer] = [log, *(_tolerant(observer, parts.desk.say) for observer in observers(config)), pool.saw]
+
+    def observe(event: ev.Event) -> None:
+        after, actions = decide(state, event)
+        for each in watching:
+            each(event, actions, after)
+
+    try:
+        stop_on_signal(parts.inbox, now)
+        progress.start(total_steps, facts)
+        if kind == "save":
+            parts.gather()
+            complete, leader = True, None
+        else:
+            if kind == "take over":
+                pool.first(parts.take_over())
+            else:
+                parts.begin()
+            state = drive(state, pool, watching)
+            complete = pool.finish is not None and pool.finish.complete
+            leader = state.members[0] if complete else None
+        saved = parts.end(leader, observe)
+        text = "" if pool.finish is None else pool.finish.text
+        if not saved:
+            text += "; the newest state could not be saved and stays in the workers' host memory"
+        parts.desk.say(_last_words(complete=complete, stopped=pool.stop_asked, text=text))
+    finally:
+        parts.close()
+        log.close()
+    blamed = None if pool.blamed is None else placement.log(pool.blamed)
+    return Outcome(complete, pool.stop_asked, text, blamed, write_report(held.path))
+
+
+def _last_words(*, complete: bool, stopped: bool, text: str) -> str:
+    if complete:
+        return "finished" + (f" ({text})" if text else "")
+    return "stopped; the same command goes on from here" if stopped else f"given up: {text}"
+
+
+def _same_start(before: Config, now: Config) -> bool:
+    return (before.section, before.sizes, before.total_steps) == (now.section, now.sizes, now.total_steps)
+
+
+def _put_aside(path: Path) -> None:
+    """Another log begins; the one before is kept beside it."""
+    if not path.exists():
+        return
+    number = 1
+    while (kept := path.with_name(f"events-{number:04d}.jsonl")).exists():
+        number += 1
+    with disk_errors(path, "begin another log of events"):
+        path.rename(kept)
+
+
+def _tolerant(observer: Observer, say: Callable[[str], None]) -> Observer:
+    """The observer, until it raises: a run is not ended because somebody who watches it finds fault with it."""
+    broken = False
+
+    def observe(event: ev.Event, actions: Sequence[ev.Action], state: State) -> None:
+        nonlocal broken
+        if broken:
+            return
+        try:
+            observer(event, actions, state)
+        except Exception as error:
+            broken = True
+            say(f"please report this: {type(error).__name__}: {error}")
+
+    return observe
 
 
 def worker_environment(factory: Factory, run: Path) -> dict[str, str]:

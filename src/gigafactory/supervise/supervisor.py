@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from gigafactory.supervise import events as ev
@@ -164,6 +164,14 @@ class Supervisor:
         """Everybody leaves the world, for good; the answer is not the policy's business any more."""
         self._crew.leave(self._now())
 
+    def saw(self, event: ev.Event, actions: Sequence[ev.Action], state: State) -> None:
+        """An observer of `drive`."""
+        self.state = state
+
+    def first(self, event: ev.Event) -> None:
+        """This event comes before all others."""
+        self._events.appendleft(event)
+
     def take_event(self) -> ev.Event | None:
         """An event that is there, if any; for when the policy has ended."""
         return self._events.popleft() if self._events else None
@@ -243,7 +251,7 @@ class Supervisor:
         if message["type"] == "inject":
             if not self._allow_faults:
                 raise ValueError("this run injects no faults: it was not started with --allow-faults")
-            order = {key: message[key] for key in ("fault", "seconds") if key in message}
+            order = {key: value for key, value in message.items() if key in ("fault", "seconds")}
             if not self._crew.tell(str(worker), {"type": "inject", **order}):
                 raise ValueError(f"worker {worker!r} is not connected")
             return {}

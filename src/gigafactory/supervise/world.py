@@ -75,7 +75,7 @@ class World:
                 whose = f"{', '.join(minority)} from the most" if minority else "nobody can tell whose are right"
                 text = f"{len(differing)} pieces differ: {whose}"
                 found.append(Diverged(at_s, self.epoch, step, minority, text))
-            else:
+            elif self._compare:
                 self.verified_step = step
         for worker, report in reports.items():
             if not first:  # compilation is in it

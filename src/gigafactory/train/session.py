@@ -117,8 +117,14 @@ def absolute_paths(factory: Factory, base_dir: Path) -> Factory:
         "tokenizer": data.tokenizer if named else under(data.tokenizer),
     }
     new_train = {"init_from": train.init_from if packaged else under(train.init_from)}
+    copies = factory.supervise.state
+    new_supervise = {"state": copies.model_copy(update={"durable": under(copies.durable)})}
     return factory.model_copy(
-        update={"data": data.model_copy(update=new_data), "train": train.model_copy(update=new_train)}
+        update={
+            "data": data.model_copy(update=new_data),
+            "train": train.model_copy(update=new_train),
+            "supervise": factory.supervise.model_copy(update=new_supervise),
+        }
     )
 
 
