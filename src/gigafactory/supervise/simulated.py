@@ -226,7 +226,9 @@ def nasty(seed: int) -> Factory:
     spares = (0, 1, 2, 4)[seed // 4 % 4]
     quick: dict[str, Any] = {
         "technician": {"p10": 600, "p50": 3600, "p90": 14400},
+        "power-cycle": {"p10": 60, "p50": 120, "p90": 600},
         "maintenance": 600,
+        "health-check": {"p10": 10, "p50": 30, "p90": 120},
         "requeue": {"p10": 60, "p50": 120, "p90": 300},
     }
     return Factory.model_validate(
@@ -251,8 +253,8 @@ def nasty(seed: int) -> Factory:
                     "days": 0.2,
                     "step_s": 4.0,
                     "failures": "rsc-1",
-                    "rate_factor": 1500.0,
-                    "job_rate_factor": 0.03,
+                    "rate_factor": 600.0,
+                    "job_rate_factor": 0.05,
                     "correlated_fraction": 0.2,
                     "lemon_fraction": 0.05,
                     "durations": quick,
@@ -262,7 +264,7 @@ def nasty(seed: int) -> Factory:
                         "spikes_per_hour": 0.001,
                         "reported_flaps": 0.002,
                         "message_faults": 0.05,
-                        "scheduler_lies": 0.3,
+                        "scheduler_lies": 0.15,
                         "bounce_fraction": 0.3,
                         "health_recall": 0.8,
                         "damaged_copies": 0.2,

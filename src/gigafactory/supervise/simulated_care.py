@@ -14,8 +14,11 @@ BOUNCE_S = 60.0  # a scheduler that lies gives a drained host back after this
 class Care:
     """Begins what an action orders; what comes of it is sent."""
 
-    def __init__(self, machine: Machine, hazards: Hazards, hosts: Hosts, agenda: Agenda, world: World) -> None:
+    def __init__(
+        self, machine: Machine, hazards: Hazards, hosts: Hosts, agenda: Agenda, world: World, *, lease_s: float
+    ) -> None:
         self._machine, self._hazards, self._hosts, self._agenda, self._world = machine, hazards, hosts, agenda, world
+        self._lease_s = lease_s
         self._spawning: list[int] = []
 
     def spawn(self, host: int) -> None:
@@ -25,17 +28,20 @@ class Care:
         self._spawning.append(host)
 
     def fence(self, host: int) -> None:
-        if host in self._hosts.down:
-            self._agenda.at(self._agenda.now_s + 0.01, self._fenced, host)
-        else:
-            self._agenda.after("fence-power" if host in self._hosts.cut else "fence-kill", self._fenced, host)
-
-    def _fenced(self, host: int) -> None:
-        if host not in self._hosts.down:
-            cut = host in self._hosts.cut
-            self._world.process_ends(host, disk=cut)
-        if not self._agenda.listening:
+        """From now on nobody renews its lease; answered when its process has surely ended."""
+        agenda, hosts = self._agenda, self._hosts
+        if host in hosts.down:
+            agenda.at(agenda.now_s + 0.01, self.fenced, host)
             return
+        hosts.fencing.add(host)
+        hosts.lease_until_s.setdefault(host, agenda.now_s + self._lease_s)
+        agenda.after("fence-power" if host in hosts.cut else "fence-kill", self.fenced, host)
+
+    def fenced(self, host: int) -> None:
+        """Its process has ended, by the order to fence it if not before."""
+        self._hosts.fencing.discard(host)
+        if host not in self._hosts.down:
+            self._world.process_ends(host, disk=host in self._hosts.cut)
         self._agenda.send(ev.Fenced(self._agenda.now_s, self._hosts.names[host]))
 
     def _spawned(self) -> None:
@@ -92,7 +98,7 @@ class Care:
             return
         if host not in hosts.down:
             self._world.process_ends(host, disk=True)
-            self._agenda.at(self._agenda.now_s + 0.1, self._fenced, host)
+            self._agenda.at(self._agenda.now_s + 0.1, self.fenced, host)
         if host in self._hosts.kept_out:
             hosts.away[host] = "maintenance"
             return  # until the person who wants it is done

@@ -163,7 +163,9 @@ class Faults:
                 self._world.run,
             )
         else:
-            self._agenda.at(self._agenda.now_s + self._section.lease_s, self._lease_of, host, self._agenda.now_s)
+            until_s = self._agenda.now_s + self._section.lease_s
+            self._hosts.lease_until_s.setdefault(host, until_s)
+            self._agenda.at(until_s, self._lease_of, host, self._agenda.now_s)
         silence_s = self._section.detect.heartbeat_s * (1.0 + 0.2 * fault.place)
         self._agenda.at(self._agenda.now_s + silence_s, self._missed, host, fault, self._agenda.now_s)
         if not fault.lasting and not dead:
@@ -203,9 +205,13 @@ class Faults:
         if cut is None or cut.at_s != since_s or host in self._hosts.away:
             return
         del self._hosts.cut[host]
-        if self._agenda.now_s - since_s > 2 * self._section.lease_s:
+        if host in self._hosts.fencing:
+            self._care.fenced(host)
+        elif self._agenda.now_s - since_s > 2 * self._section.lease_s:
             self._world.process_ends(host)
             self._agenda.send(ev.Exited(self._agenda.now_s, self._hosts.names[host], 0, "found no supervisor"))
+        else:
+            self._hosts.lease_until_s.pop(host, None)
 
     def _blocked(self, epoch: int, run: int) -> None:
         """The others' collective fails: a few of them say so, next to whoever is missing."""

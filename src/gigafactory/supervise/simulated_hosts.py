@@ -44,6 +44,8 @@ class Hosts:
         self.cut: dict[int, Cut] = {}
         self.corrupting: dict[int, Fault] = {}
         self.away: dict[int, str] = {}  # drained: in repair, or in maintenance
+        self.lease_until_s: dict[int, float] = {}  # nobody renews the lease of these
+        self.fencing: set[int] = set()  # an order to end its process is on its way
         self.kept_out: set[int] = set()  # wanted by an operator
         self.behind: dict[int, int] = {}  # has not left this old epoch, and may still compute
 
@@ -73,14 +75,14 @@ class Hosts:
     def stop(self, host: int, at_s: float) -> None:
         """Its process ends."""
         self.down.setdefault(host, at_s)
+        self.lease_until_s.pop(host, None)
         self.hung.pop(host, None)
         self.behind.pop(host, None)
 
     def start(self, host: int) -> None:
         """A fresh process stands by."""
-        self.down.pop(host, None)
-        self.hung.pop(host, None)
-        self.behind.pop(host, None)
+        for table in (self.down, self.hung, self.behind, self.lease_until_s):
+            table.pop(host, None)
 
     def mend(self, host: int) -> None:
         """The host is as it should be."""

@@ -38,7 +38,7 @@ class SimulatedPool:
         self._hosts = hosts = Hosts(machine.hosts)
         self.world = world = World(section, machine, hosts, agenda)
         agenda.before = world.tell_progress
-        self._care = Care(machine, hazards, hosts, agenda, world)
+        self._care = Care(machine, hazards, hosts, agenda, world, lease_s=section.lease_s)
         agenda.at(0.0, self._care.joined, list(range(machine.hosts)))
         self.faults = Faults(section, machine, hazards, hosts, agenda, world, self._care)
         self._finished = False
@@ -108,22 +108,15 @@ class SimulatedPool:
 
     def stepping(self) -> frozenset[int]:
         """Epochs in whose world some process could complete another step."""
-        lease_s = self._section.lease_s
+        hosts = self._hosts
         found = {
             epoch
-            for host, epoch in self._hosts.behind.items()
-            if self._hosts.runs(host)
-            and (host not in self._hosts.cut or self._hosts.cut[host].at_s + lease_s > self.now_s)
+            for host, epoch in hosts.behind.items()
+            if hosts.runs(host) and hosts.lease_until_s.get(host, self.now_s + 1.0) > self.now_s
         }
         if self.world.phase in ("forming", "stepping", "stalled"):
             found.add(self.world.epoch)
         return frozenset(found)
-
-    def computes(self, worker: str) -> bool:
-        """A process of this worker is alive and may still touch the job's state."""
-        host = int(worker[1:])
-        cut = self._hosts.cut.get(host)
-        return self._hosts.runs(host) and (cut is None or cut.at_s + self._section.lease_s > self.now_s)
 
     def sound(self, worker: str) -> bool:
         """Its host is up, reachable and has no fault that a health check would find."""
