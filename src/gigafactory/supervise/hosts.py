@@ -52,6 +52,8 @@ def on_joined(turn: Turn, event: Joined) -> None:
         turn.set(leaving=tuple(pair for pair in turn.state.leaving if pair[0] not in fresh))
     if fresh:
         turn.set(standby={**turn.state.standby, **fresh})
+        for worker in [worker for worker in turn.state.unfenced if worker in fresh]:
+            turn.fenced(worker)  # it stands by, so its old process is gone
     if turn.state.finished:
         return
     if failed:
@@ -70,8 +72,10 @@ def _back(turn: Turn, worker: str) -> None:
     if out.plan == "spawn":
         turn.stand_by(worker)
     else:
+        asked = out.asked and out.plan == "check"
         turn.update_out(worker, up=True, asked=True, plan="check")
-        turn.do(CheckHealth(worker))
+        if not asked:
+            turn.do(CheckHealth(worker))
 
 
 def more(turn: Turn) -> None:
@@ -206,8 +210,7 @@ def _drain(turn: Turn, worker: str) -> None:
     elif worker in state.standby:
         turn.say("GF180", text, workers=(worker,))
         turn.remove(worker, "drained by an operator", "drain", fence=False)
-        turn.update_out(worker, asked=True, up=True)
-        turn.do(Drain(worker, "drained by an operator"))
+        recover.begin_plan(turn, worker)
     elif worker in state.out:
         turn.say("GF180", text, workers=(worker,))
         out = state.out[worker]
@@ -258,7 +261,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
             turn.update_out(worker, asked=False, up=False)
             recover.begin_plan(turn, worker)
     state = turn.state
-    unknown = [worker for worker in event.alive if worker not in state.domains]
+    unknown = [worker for worker in event.alive if worker not in state.domains and worker not in state.out]
     if unknown:
         turn.set(standby={**state.standby, **dict.fromkeys(unknown, turn.at_s)})
         turn.set(domains=state.domains.extended(dict.fromkeys(unknown, "")))
@@ -275,12 +278,9 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
 
 
 def on_requeued(turn: Turn, event: Requeued) -> None:
-    """New hosts: the old processes ended with the old ones."""
+    """New hosts. That the old processes ended is the scheduler's word: their leases must run out all the same."""
     state = turn.state
     if state.phase != "requeued":
         return
-    for worker in tuple(state.unfenced):
-        turn.fenced(worker)
-    out = {worker: Out(each.why, "check", turn.at_s) for worker, each in turn.state.out.items()}
-    turn.enter("gathering", turn.at_s + state.section.join_s, out=out)
+    turn.enter("gathering", turn.at_s + state.section.join_s)
     more(turn)

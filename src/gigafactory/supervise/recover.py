@@ -234,6 +234,9 @@ def on_prepared(turn: Turn, event: Prepared) -> None:
     if lost is not None and not _accept_missing(turn, offer, lost):
         return
     highest = max((known.step for known in event.offers), default=0)
+    if most is None and offer.step < min(highest, state.pace.step) and lost is None:
+        text = f"newer copies than step {offer.step} are of a history that was left, or damaged"
+        turn.say("GF146", text, tier="rollback", inputs=(("to_step", offer.step), ("offered", highest)))
     turn.set(chosen=offer, pace=replace(turn.state.pace, snapshot_step=max(state.pace.snapshot_step, highest)))
     publish_when_fenced(turn)
 
@@ -365,9 +368,8 @@ def on_first_step(turn: Turn, event: Progress) -> None:
     turn.set(incident=None, notes=notes, pace=pace, phase="running", leaving=())
     for worker, why in state.leaving:
         if why == "drain":
-            turn.set(
-                out={**turn.state.out, worker: Out("drained by an operator", "drain", turn.at_s, up=True, asked=True)}
-            )
+            out = Out("drained by an operator", "drain", turn.at_s, asked=True)
+            turn.set(out={**turn.state.out, worker: out})
             turn.do(Drain(worker, "drained by an operator"))
         elif why == "stand by":
             turn.stand_by(worker)

@@ -168,7 +168,7 @@ class State:
     budget: Budget = field(default_factory=Budget)
     notes: Notes = Notes()
     domains: Layered[str] = field(default_factory=Layered)
-    ranks: Layered[int] = field(default_factory=Layered)
+    ranks: Layered[int] = field(default_factory=Layered, compare=False)
 
     @property
     def finished(self) -> bool:

@@ -70,8 +70,10 @@ class Turn:
             changes["holes"] = (*state.holes, worker)
         if any(worker == name for name, _ in state.leaving):
             changes["leaving"] = tuple(pair for pair in state.leaving if pair[0] != worker)
-        if any(worker == name for name, _, _ in state.going):
+        if any(worker == entry[0] for entry in state.going):
             changes["going"] = tuple(entry for entry in state.going if entry[0] != worker)
+        if (worker, "drain") in state.leaving or any(entry[:2] == (worker, "drain") for entry in state.going):
+            plan = "drain"  # an operator took it out of use, however it goes
         before = state.out.get(worker)
         out = Out(why, plan, self.at_s, fencing=fence, tries=before.tries if before is not None else 0)
         self.set(out={**state.out, worker: out}, **changes)
