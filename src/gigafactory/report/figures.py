@@ -148,6 +148,95 @@ def heat_map(
     return _svg(title, f"Relative load against {x.label}: {ends}.", width, math.ceil(bottom + 34), "".join(parts))
 
 
+def scatter(
+    title: str, groups: Sequence[Series], *, x: Axis, y: Axis, x_high: float, width: int = 560, height: int = 300
+) -> str:
+    """Points alone, all of them, a group a colour; the x axis runs from 0 to ``x_high``. Groups may be empty."""
+    points = [point for group in groups for point in group.points]
+    if not points:
+        return _empty(title, width)
+    y_low, y_high = _limits(min(point[1] for point in points), max(point[1] for point in points), y)
+    y_ticks = (log_ticks if y.scale == "log" else linear_ticks)(y_low, y_high, 6)
+    left = 14 + _CHARACTER * max(len(y.show(tick)) for tick in y_ticks)
+    across = _Scale(0.0, x_high, left, width - _RIGHT)
+    rows = _key_rows([f"{group.name} ({len(group.points):,})" for group in groups if group.points], left, width)
+    up = _Scale(y_low, y_high, height - 48, 18.0 + 18 * (1 + max(row for row, _, _ in rows)), y.scale == "log")
+    parts = [
+        _frame(x, y, _ticks_across(x, 0.0, x_high, width), y_ticks, across, up, [y.show(tick) for tick in y_ticks])
+    ]
+    for (row, place, label), group in zip(rows, [group for group in groups if group.points], strict=True):
+        parts.append(_circle(f"point p{group.color}", place + 4, 12 + 18 * row, 4))
+        parts.append(_text(place + 13, 16 + 18 * row, label, "key"))
+        radius = 3.0 if len(points) < 400 else 2.0
+        dots = {(f"{across(at):.1f}", f"{up(value):.1f}") for at, value in group.points}
+        circles = "".join(f'<circle cx="{cx}" cy="{cy}" r="{radius}"/>' for cx, cy in sorted(dots))
+        parts.append(f'<g class="point p{group.color}">{circles}</g>')
+    parts.append(_text(width - _RIGHT, height - 8, x.label, "end"))
+    told = "; ".join(f"{group.name}: {len(group.points)}" for group in groups)
+    return _svg(title, f"{y.label} against {x.label}: {told}.", width, height, "".join(parts))
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a strip: from start to end, one of the strip's kinds, and how much of the height it takes (0 to 1)."""
+
+    start: float
+    end: float
+    kind: str
+    low: float = 0.0
+    high: float = 1.0
+
+
+def strip(
+    title: str,
+    stretches: Sequence[Stretch],
+    kinds: Sequence[tuple[str, str]],
+    *,
+    x: Axis,
+    x_range: tuple[float, float],
+    width: int = 560,
+    height: int = 54,
+    ticks: bool = True,
+) -> str:
+    """Stretches of one band in colours of their kinds. kinds: (name, words for the legend), in the order of colours."""
+    used = [(index, words) for index, (name, words) in enumerate(kinds) if any(one.kind == name for one in stretches)]
+    rows = _key_rows([words for _, words in used], _RIGHT, width)
+    top = 8.0 + 18 * (1 + max((row for row, _, _ in rows), default=0))
+    across = _Scale(*x_range, _RIGHT, width - _RIGHT)
+    parts = [_rect(_RIGHT, top, width - 2 * _RIGHT, height, "cells")]
+    for (row, place, label), (index, _) in zip(rows, used, strict=True):
+        parts.append(_rect(place, 6 + 18 * row, 10, 10, f"k{index}"))
+        parts.append(_text(place + 15, 15 + 18 * row, label, "key"))
+    order = {name: index for index, (name, _) in enumerate(kinds)}
+    for one in stretches:
+        begin, end = across(max(one.start, x_range[0])), across(min(one.end, x_range[1]))
+        tall = height * (one.high - one.low)
+        parts.append(_rect(begin, top + height * (1 - one.high), end - begin, tall, f"k{order[one.kind]}"))
+    bottom = top + height
+    if ticks:
+        low, high = x_range
+        for tick in linear_ticks(0.0, (high - low) / 60.0, max(3, width // 80)):
+            label = f"{tick:g} min"
+            place = min(across(low + 60.0 * tick), width - 2 - len(label) * _CHARACTER / 2)
+            parts.append(_text(max(place, len(label) * _CHARACTER / 2), bottom + 16, label, "middle"))
+        bottom += 22
+    return _svg(
+        title, f"{x.label}: {', '.join(words for _, words in used)}.", width, math.ceil(bottom + 4), "".join(parts)
+    )
+
+
+def _key_rows(labels: Sequence[str], left: float, width: int) -> list[tuple[int, float, str]]:
+    """Row and place of each entry of a legend that breaks into lines."""
+    rows, row, place = [], 0, left
+    for label in labels:
+        needed = 28 + _CHARACTER * len(label)
+        if place > left and place + needed > width:
+            row, place = row + 1, left
+        rows.append((row, place, label))
+        place += needed
+    return rows
+
+
 def stylesheet() -> str:
     """The rules of all charts."""
     return resources.files("gigafactory.report").joinpath("figures.css").read_text(encoding="utf-8")
@@ -226,12 +315,20 @@ def _x_labels(x: Axis, ticks: Sequence[float], across: _Scale, y: float) -> list
     return labels
 
 
-def _frame(x: Axis, y: Axis, x_ticks: Sequence[float], y_ticks: Sequence[float], across: _Scale, up: _Scale) -> str:
+def _frame(
+    x: Axis,
+    y: Axis,
+    x_ticks: Sequence[float],
+    y_ticks: Sequence[float],
+    across: _Scale,
+    up: _Scale,
+    y_labels: Sequence[str] | None = None,
+) -> str:
     lines = "".join(f"M{across.start:.1f} {up(tick):.1f}H{across.end:.1f}" for tick in y_ticks)
     marks = "".join(f"M{across(tick):.1f} {up.start}v4" for tick in x_ticks)
     labels = [
         _text(across.start - 7, up(tick) + 4, label, "end")
-        for tick, label in zip(y_ticks, y.ticks_text(y_ticks), strict=True)
+        for tick, label in zip(y_ticks, y_labels or y.ticks_text(y_ticks), strict=True)
     ]
     labels += _x_labels(x, x_ticks, across, up.start + 17)
     base = f'<path class="axis" d="M{across.start:.1f} {up.start}H{across.end:.1f}{marks}"/>'
