@@ -11,11 +11,14 @@ TIERS: tuple[MemoryTier, ...] = ("memory", "disk", "durable")
 
 @dataclass(slots=True)
 class Copy:
-    """missing: ranks whose piece is gone, of the `size` ranks that wrote it. poisoned: made of a corrupted state."""
+    """missing: ranks whose piece is gone, of the `size` ranks that wrote it.
+
+    poisoned_from: the state that it was made of was corrupted after this step; None if it was not.
+    """
 
     step: int
     size: int
-    poisoned: bool
+    poisoned_from: int | None
     damaged: bool = False
     missing: set[int] = field(default_factory=set)
 
@@ -32,12 +35,12 @@ class Copies:
         self._keep = {"memory": 2, "disk": keep, "durable": keep}
         self._held: dict[MemoryTier, list[Copy]] = {tier: [] for tier in TIERS}
 
-    def made(self, tier: MemoryTier, step: int, size: int, *, poisoned: bool, damaged: bool = False) -> None:
+    def made(self, tier: MemoryTier, step: int, size: int, poisoned_from: int | None) -> None:
         """A copy is whole in this tier, in place of one of the same step."""
         held = self._held[tier]
         if held and held[-1].step >= step:
             held[:] = [copy for copy in held if copy.step < step]
-        held.append(Copy(step, size, poisoned, damaged))
+        held.append(Copy(step, size, poisoned_from if poisoned_from is not None and step > poisoned_from else None))
         del held[: -self._keep[tier]]
 
     def lost(self, rank: int, *, disk: bool) -> None:

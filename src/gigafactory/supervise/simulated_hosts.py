@@ -45,6 +45,7 @@ class Hosts:
         self.corrupting: dict[int, Fault] = {}
         self.away: dict[int, str] = {}  # drained: in repair, or in maintenance
         self.lease_until_s: dict[int, float] = {}  # nobody renews the lease of these
+        self.fresh: set[int] = set()  # its process started after the newest world was published
         self.fencing: set[int] = set()  # an order to end its process is on its way
         self.kept_out: set[int] = set()  # wanted by an operator
         self.behind: dict[int, int] = {}  # has not left this old epoch, and may still compute
@@ -83,6 +84,7 @@ class Hosts:
         """A fresh process stands by."""
         for table in (self.down, self.hung, self.behind, self.lease_until_s):
             table.pop(host, None)
+        self.fresh.add(host)
 
     def mend(self, host: int) -> None:
         """The host is as it should be."""

@@ -127,7 +127,7 @@ class SimulatedPool:
         copy = self.world.copies.find(offer)
         if copy is None:
             return "" if offer.tier == "start" else "damaged"
-        return "damaged" if copy.damaged else "poisoned" if copy.poisoned else ""
+        return "damaged" if copy.damaged else "poisoned" if copy.poisoned_from is not None else ""
 
     def usable(self) -> int:
         """Workers that could be members if asked."""

@@ -74,6 +74,7 @@ class World:
         self._base_step, self._base_s = 0, 0.0
         self._told_step, self._start_step = 0, 0
         self.offset = 0
+        self._verified = 0  # newest step at which all copies of the parameters were compared and agreed
         self._spent: dict[str, float] = {}
         self.poisoned_from: int | None = None
         self.on_pace: list[Callable[[], None]] = []
@@ -108,9 +109,9 @@ class World:
         if snapshot > self._start_step:
             self._snapshot(snapshot)
         check = self._section.detect.checksum_every_steps
-        verified = max(self._start_step, self.step - self.step % check) if check else -1
-        if self.poisoned_from is not None:
-            verified = min(verified, self.poisoned_from)
+        compared = self.step - self.step % check if check else -1
+        if compared > self._verified and (self.poisoned_from is None or compared <= self.poisoned_from):
+            self._verified = compared
         newest = self.copies.newest("memory")
         self._told_step = self.step
         self._agenda.queue.append(
@@ -119,8 +120,8 @@ class World:
                 self.epoch,
                 self.step,
                 self.pace_s - machine.snapshot_wait_s / every,
-                newest.step if newest else -1,
-                verified,
+                max(newest.step if newest else -1, self._start_step),
+                self._verified,
                 loss,
                 norm,
                 finite,
@@ -135,9 +136,9 @@ class World:
         earlier = step - self._machine.snapshot_every
         newest = self.copies.newest("memory")
         if earlier > self._start_step and (newest is None or newest.step < earlier):
-            self.copies.made("memory", earlier, size, poisoned=poison is not None and earlier > poison)
+            self.copies.made("memory", earlier, size, poison)
         if newest is None or newest.step < step:
-            self.copies.made("memory", step, size, poisoned=poison is not None and step > poison)
+            self.copies.made("memory", step, size, poison)
 
     def _differing(self, members: tuple[str, ...]) -> tuple[list[str], list[int]]:
         """Members of the world there is that have not the same rank among these, and the ranks that differ."""
@@ -222,7 +223,7 @@ class World:
         ranks = self._called_ranks(members)
         staying += [host for name in self._differing(members)[0] if ranks[host := int(name[1:])] < 0]
         for host in staying:
-            if self._hosts.runs(host):
+            if self._hosts.runs(host) and host not in self._hosts.fresh:
                 self._hosts.behind.setdefault(host, self.epoch)
 
     def _called_ranks(self, members: tuple[str, ...]) -> list[int]:
@@ -278,7 +279,9 @@ class World:
         self.members, self.epoch = action.members, action.epoch
         self.spares_least = min(self.spares_least, self._standing_by())
         copy = self.copies.find(action.offer)
-        self.poisoned_from = action.offer.step if copy is not None and copy.poisoned else None
+        self.poisoned_from = copy.poisoned_from if copy is not None else None
+        self._verified = min(self._verified, action.offer.step)
+        self._hosts.fresh.clear()
         self.copies.cut_to(action.offer.step)
         self.offset = action.batch_offset
         self.step = self._told_step = self._start_step = action.offer.step
@@ -354,15 +357,13 @@ class World:
                 self._write(tier, self._machine.disk_save_s if tier == "disk" else self._machine.durable_save_s)
 
     def _write(self, tier: ev.MemoryTier, save_s: float) -> None:
-        poisoned = self.poisoned_from is not None and self.step > self.poisoned_from
-        self._agenda.at(
-            self._agenda.now_s + save_s, self._written, tier, self.step, len(self.members), poisoned, self.epoch
-        )
+        at_s = self._agenda.now_s + save_s
+        self._agenda.at(at_s, self._written, tier, self.step, len(self.members), self.poisoned_from, self.epoch)
 
-    def _written(self, tier: ev.MemoryTier, step: int, size: int, poisoned: bool, epoch: int) -> None:
+    def _written(self, tier: ev.MemoryTier, step: int, size: int, poisoned_from: int | None, epoch: int) -> None:
         """A write that an interruption overtook is not committed: its writers were called away."""
         if epoch == self.epoch and self.phase in ("stepping", "paused") and step <= self.step:
-            self.copies.made(tier, step, size, poisoned=poisoned)
+            self.copies.made(tier, step, size, poisoned_from)
             self._agenda.send(ev.Committed(self._agenda.now_s, tier, step))
 
     def disband(self) -> None:
