@@ -106,6 +106,7 @@ class PieceServer:
     """Serves this worker's pieces to the others and keeps what they send. Its threads end with `close`.
 
     token: the run's secret; who does not know it is hung up on. host: address to listen at, any free port.
+    address: host:port, for the hello message.
     """
 
     def __init__(self, store: SnapshotStore, token: str, host: str = "127.0.0.1") -> None:
@@ -115,14 +116,9 @@ class PieceServer:
         self._lock = threading.Lock()
         self._closed = False
         self._socket = socket.create_server((host, 0), backlog=128)
+        self.address = f"{host}:{self._socket.getsockname()[1]}"
         self._thread = threading.Thread(target=self._accept, name="pieces", daemon=True)
         self._thread.start()
-
-    @property
-    def address(self) -> str:
-        """host:port, for the hello message."""
-        host, port = self._socket.getsockname()[:2]
-        return f"{host}:{port}"
 
     def close(self) -> None:
         """Hangs up on everybody; what was being received is dropped."""

@@ -116,6 +116,8 @@ class SnapshotStore:
 
         source: OWN, or "of-WORKER" for whom it is kept. pieces: size_bytes in all. Older ones that need not be kept go.
         """
+        if not _NAME.fullmatch(f"step-{step:08d}.{source}"):
+            raise ValueError(f"no name of a snapshot: step {step}, {source!r}")
         self._make_room(size_bytes)
         try:
             file = self._write_file(step, source, meta, leaves, pieces)
