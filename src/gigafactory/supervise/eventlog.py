@@ -78,14 +78,18 @@ class Record:
 
 
 class EventLog:
-    """An observer of `drive` that stands first: a decision is in the file, and on the disk, before it is acted on."""
+    """An observer of `drive` that stands first: a decision is in the file, and on the disk, before it is acted on.
 
-    def __init__(self, path: Path, config: Config) -> None:
+    durable: False for a simulation, whose log can be made again: nothing waits for the disk.
+    """
+
+    def __init__(self, path: Path, config: Config, *, durable: bool = True) -> None:
         """Starts a log, or goes on with the one that is there (its torn last line is cut off).
 
         Raises UserError when the disk does not take it.
         """
         self._path = path
+        self._durable = durable
         self._members: tuple[str, ...] = ()
         with disk_errors(path, "write"):
             if path.exists() and path.stat().st_size:
@@ -119,7 +123,7 @@ class EventLog:
         data = memoryview(lines.encode())
         while data:
             data = data[os.write(self._file, data) :]
-        if durable:
+        if durable and self._durable:
             os.fsync(self._file)
 
 
