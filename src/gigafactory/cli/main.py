@@ -47,6 +47,14 @@ COMMANDS = {
             "gigafactory train examples/laptop.toml --set train.max_seconds=600",
         ),
     ),
+    "simulate": Command(
+        "gigafactory.cli.simulate:simulate",
+        "Simulate a job on its cluster: failures, recoveries, and where the time goes.",
+        (
+            "gigafactory simulate examples/colossus.toml",
+            "gigafactory simulate examples/colossus.toml --days 7 --seed 1 --set supervise.simulate.rate_factor=2",
+        ),
+    ),
     "sample": Command(
         "gigafactory.cli.sample:sample",
         "Let a trained model write.",

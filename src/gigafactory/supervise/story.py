@@ -19,8 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from gigafactory.files import write_atomic
 from gigafactory.report.scales import thin
+from gigafactory.supervise.eventlog import Config, read_log
 from gigafactory.supervise.events import Action, Decided, Event
 from gigafactory.supervise.goodput import LOSSES, Ledger
+from gigafactory.supervise.ledger import Bookkeeper
 
 if TYPE_CHECKING:
     from gigafactory.supervise.policy import State
@@ -66,6 +68,22 @@ def story(ledger: Ledger, words: Words, *, chips_per_worker: int = 1) -> dict[st
         },
         "decisions": [(at_s - begin_s, one.code, one.cause, one.tier, one.text) for at_s, one in words.newest],
     }
+
+
+def story_of(log: Path, *, chips_per_worker: int = 1) -> dict[str, Any]:
+    """The story of a log of events, real or simulated. Raises UserError when it is none."""
+    record = read_log(log)
+    keeper, words = keeper_of(record.config), Words()
+    for entry in record.entries:
+        keeper.add(entry.event, entry.actions)
+        words(entry.event, entry.actions, None)
+    return story(keeper.ledger(), words, chips_per_worker=chips_per_worker)
+
+
+def keeper_of(config: Config) -> Bookkeeper:
+    """Books for a run of this configuration."""
+    workers = max(config.sizes)
+    return Bookkeeper(workers=workers, held=workers + config.section.spares, at_s=config.at_s)
 
 
 def write_story(directory: Path, told: dict[str, Any]) -> Path:
