@@ -25,8 +25,10 @@ from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory
 from gigafactory.files import write_atomic
 from gigafactory.supervise.chaos import ABOUT, Fault, Injected
+from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Publish
 from gigafactory.supervise.injector import POLL_S, Injector, Lookout, end_all
+from gigafactory.supervise.invariants import Checker, Violation
 from gigafactory.supervise.recoveries import (
     LOSS_WITHIN,
     Recovery,
@@ -35,6 +37,8 @@ from gigafactory.supervise.recoveries import (
     recovery,
     verdicts,
 )
+from gigafactory.supervise.replay import replay
+from gigafactory.supervise.story import keeper_of
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.restore import restore_numpy
 from gigafactory.train.rundir import read_records
@@ -298,7 +302,24 @@ def _losses(run: Path) -> dict[int, float]:
 
 def check_log(run: Path) -> list[Verdict]:
     """The invariants over the log, and whether the policy decides the same again on the recorded events."""
-    raise NotImplementedError
+    record = read_log(run / "events.jsonl")
+    config = record.config
+    keeper = keeper_of(config)
+    checker = Checker(config.section, config.sizes, config.at_s, ledger=keeper.ledger)
+    found, holds = f"{len(record.entries)} events", True
+    try:
+        for entry in record.entries:
+            keeper.add(entry.event, entry.actions)
+            checker.add(entry.event, entry.actions)
+        checker.close()
+    except Violation as violation:
+        found, holds = str(violation), False
+    different = replay(record).differences
+    told = "every decision the same" if not different else f"{len(different)} differ, from line {different[0].line} on"
+    return [
+        Verdict("the invariants hold over the log", holds, found),
+        Verdict("gigafactory replay decides the same", not different, told),
+    ]
 
 
 def _final(run: Path, factory: Factory) -> Path | None:
