@@ -86,7 +86,7 @@ class SmallPool:
                 self._step += 1
                 self._snapshots = {step: step for step in (self._step - 1, self._step)}
                 self.feed(Progress(self.now_s, self._epoch, self._step, STEP_S, self._step, self._step))
-                if self._step % 50 == 0:
+                if self._step is not None and self._step % 50 == 0:
                     self._durable.add(self._step)
                     self.feed(Committed(self.now_s, "durable", self._step))
                 continue

@@ -89,6 +89,17 @@ def restart(budget: Budget, retry: RetrySection, *, step: int, at_s: float) -> t
     return _with_refill(replace(budget, restarts=(*recent, (at_s, step))), retry), spent
 
 
+def rewound(budget: Budget, retry: RetrySection, step: int) -> Budget:
+    """After a rollback to this step: what struck later must be overcome from here. What the data or the computation
+    did wrong (keys "data: ...") keeps its step: going back to before it overcomes nothing."""
+    tallies = tuple(
+        tally if tally.key.startswith("data: ") else replace(tally, step=min(tally.step, step))
+        for tally in budget.tallies
+    )
+    restarts = tuple((when, min(at, step)) for when, at in budget.restarts)
+    return _with_refill(Budget(tallies, restarts), retry)
+
+
 def refill(budget: Budget, retry: RetrySection, copy_step: int) -> Budget:
     """Forgets what a whole copy of this step has overcome. Costs a comparison when there is nothing to forget."""
     if budget.refill_step is None or copy_step < budget.refill_step:

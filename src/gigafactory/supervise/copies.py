@@ -13,6 +13,7 @@ START = Offer("start", 0)
 MOST_MADE = 64
 MOST_DURABLE = 8
 MOST_DAMAGED = 64
+MOST_LEFT = 64
 
 
 def admissible(lineage: Lineage, offer: Offer, *, most: int | None) -> bool:
@@ -23,11 +24,15 @@ def admissible(lineage: Lineage, offer: Offer, *, most: int | None) -> bool:
         return offer.step == 0
     if (offer.tier, offer.step) in lineage.damaged:
         return False
-    if lineage.floor is None or offer.step <= lineage.floor or offer.step > lineage.ceiling:
+    if not _was_left(lineage, offer.step):
         return True
     if offer.tier == "memory":
         return offer.step <= lineage.snapshot_step
     return (offer.tier, offer.step) in lineage.made
+
+
+def _was_left(lineage: Lineage, step: int) -> bool:
+    return any(after < step <= upto for after, upto in lineage.left)
 
 
 def choose(lineage: Lineage, offers: Sequence[Offer], *, most: int | None) -> Offer:
@@ -49,7 +54,7 @@ def missing(lineage: Lineage, offer: Offer, *, most: int | None) -> int | None:
 def committed(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:
     damaged = tuple(copy for copy in lineage.damaged if copy != (tier, step))
     made = lineage.made
-    if lineage.floor is not None and lineage.floor < step <= lineage.ceiling and (tier, step) not in made:
+    if _was_left(lineage, step) and (tier, step) not in made:
         made = (*made[-MOST_MADE + 1 :], (tier, step))
     durable = lineage.durable
     if tier == "durable":
@@ -68,11 +73,10 @@ def spoilt(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:
 
 def left_behind(lineage: Lineage, *, start: int, reached: int) -> Lineage:
     """After a rollback to `start`: what was made of later steps, up to `reached`, belongs to no history any more."""
-    floor = start if lineage.floor is None else min(lineage.floor, start)
+    kept = [(after, upto) for after, upto in lineage.left if after < start]
     return replace(
         lineage,
-        floor=floor,
-        ceiling=max(lineage.ceiling, reached),
+        left=(*kept[1 - MOST_LEFT :], (start, max([reached, start, *(upto for _, upto in lineage.left)]))),
         made=tuple(copy for copy in lineage.made if copy[1] <= start),
         durable=tuple(step for step in lineage.durable if step <= start),
         snapshot_step=min(lineage.snapshot_step, start),

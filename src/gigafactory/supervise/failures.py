@@ -137,11 +137,12 @@ def _exited_again(turn: Turn, event: Exited, out: Out) -> None:
     words = exit_words(event.code)
     if event.code is not None and event.code > 0 and event.text.strip():
         words += f": {fingerprint(event.text)}"
-        turn.incident("GF126", f"{worker}: {words}", workers=(worker,))
-        _, _, spent = recover.charged(turn, program_key(event.text), worker=worker)
-        if spent:
-            turn.finish("GF195", f"{spent} for the same cause: {fingerprint(event.text)}")
-            return
+        if state.phase == "gathering" and not state.standby:  # nobody starts: the program, not the hosts
+            turn.incident("GF126", f"{worker}: {words}", workers=(worker,))
+            _, _, spent = recover.charged(turn, program_key(event.text), worker=worker)
+            if spent:
+                turn.finish("GF195", f"{spent} for the same cause: {fingerprint(event.text)}")
+                return
     if tries > state.section.retry.per_cause:
         text = f"{worker}: its process ended {tries} times as it was started ({words})"
         turn.say("GF126", text, workers=(worker,), inputs=(("tries", tries),))

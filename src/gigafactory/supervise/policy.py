@@ -90,7 +90,7 @@ def _on_progress(turn: Turn, event: Progress) -> None:
         pace = quality.remembered(pace, event)
     before = state.pace
     changes: dict[str, Any] = {"pace": pace}
-    if state.lineage.floor is not None:
+    if state.lineage.left:
         changes["lineage"] = replace(state.lineage, snapshot_step=event.snapshot_step)
     if state.phase == "forming":
         changes["pace"] = replace(pace, at_s=before.at_s, times_s=before.times_s)
@@ -145,7 +145,7 @@ def _on_timer(turn: Turn, event: Timer) -> None:
 def _on_committed(turn: Turn, event: Committed) -> None:
     state = turn.state
     lineage = state.lineage
-    if lineage.floor is not None and event.step > state.pace.step:
+    if lineage.left and event.step > state.pace.step:
         return  # of the history that was left: it was on its way when the run was rolled back
     turn.set(lineage=copies.committed(lineage, event.tier, event.step))
     if event.tier != "memory":

@@ -15,6 +15,7 @@ from gigafactory.supervise.turn import Turn
 MOST_KEPT = 50
 LEAST_KEPT = 20
 BAD_STEP = "data: loss or gradient"
+DIFFER = "data: parameters differ"
 
 
 def judged(state: State, event: Progress) -> tuple[str, str, float]:
@@ -91,6 +92,12 @@ def on_diverged(turn: Turn, event: Diverged) -> None:
     if "rollback" not in state.section.tiers:
         text = f"parameters differ after step {event.step}{detail}; rolling back is not among supervise.tiers"
         turn.finish("GF197", text)
+        return
+    text = f"parameters differ after step {event.step}{detail}"
+    turn.incident("GF142", text, tier="rollback")
+    _, _, spent = recover.charged(turn, DIFFER)
+    if spent:
+        turn.finish("GF195", f"{text}; {spent}: going back and replacing workers did not help")
         return
     if _blame(turn, event.minority, event.step, f"its parameters differ after step {event.step}{detail}"):
         return

@@ -11,7 +11,7 @@ from dataclasses import replace
 from statistics import median
 
 from gigafactory.supervise import copies
-from gigafactory.supervise.budget import NO_PROGRESS, charge, refill, restart
+from gigafactory.supervise.budget import NO_PROGRESS, charge, refill, restart, rewound
 from gigafactory.supervise.events import (
     CheckHealth,
     Drain,
@@ -293,6 +293,7 @@ def _publish(turn: Turn) -> None:
             offset += max(0, rollback.skip_to - offer.step) + rollback.extra
         reached = max(pace.step, pace.snapshot_step, incident.step)
         lineage = replace(copies.left_behind(lineage, start=offer.step, reached=reached), offset=offset)
+        turn.set(budget=rewound(state.budget, state.section.retry, offer.step))
         skipped = offset - state.lineage.offset
         inputs = (("from_step", incident.step), ("to_step", offer.step), ("most", rollback.most), ("skipped", skipped))
         words = f", leaving out {skipped} batches" if skipped else ""
@@ -303,7 +304,7 @@ def _publish(turn: Turn) -> None:
         turn.say("GF146", text, tier="rollback", inputs=(("from_step", incident.step), ("to_step", offer.step)))
         lineage = copies.left_behind(lineage, start=offer.step, reached=max(pace.step, pace.snapshot_step))
     retry = state.section.retry
-    budget, storm = state.budget, ""
+    budget, storm = turn.state.budget, ""
     if not incident.planned:
         budget, storm = restart(budget, retry, step=incident.step, at_s=turn.at_s)
     turn.set(budget=budget)

@@ -95,14 +95,13 @@ class Pace:
 class Lineage:
     """Which copies belong to the history that is trained on.
 
-    A rollback leaves copies behind that must never be used: those of steps after `floor` up to `ceiling`. Of these
-    steps only what was made since counts: `made`, and host memory up to `snapshot_step`.
+    A rollback leaves copies behind that must never be used: those of the steps in `left`, (after, up to) pairs. Of
+    these steps only what was made since counts: `made`, and host memory up to `snapshot_step`.
     damaged: copies found damaged and not written again. durable: steps committed in the durable store, newest last.
     offset: step s trains batch s + offset.
     """
 
-    floor: int | None = None
-    ceiling: int = 0
+    left: tuple[tuple[int, int], ...] = ()
     made: tuple[tuple[MemoryTier, int], ...] = ()
     snapshot_step: int = 0
     damaged: tuple[tuple[CopyTier, int], ...] = ()
