@@ -245,6 +245,12 @@ def test_going_back_is_logged() -> None:
     check(back_to(5, [rolled(0)]))
 
 
+def test_going_back_further_than_was_said() -> None:
+    to_seven = Decided("GF146", "rolled back", "rollback", "because", (), (("most", 7), ("skipped", 0)))
+    check(back_to(5, [to_seven]), truth=Told())
+    assert violation(back_to(5, [rolled(0)]), truth=Told()) == "GF902"  # nobody said why not step 10
+
+
 def test_batches_left_out_are_said() -> None:
     assert violation(back_to(5, [rolled(0)], offset=5)) == "GF903"
     assert violation(back_to(5, [rolled(5)], offset=0)) == "GF903"

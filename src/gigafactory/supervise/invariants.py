@@ -331,6 +331,11 @@ class Checker:
         newest = max((known.step for known in prepared.offers if known.step <= self._copied), default=0)
         if offer.step < newest and not logged:
             self._fail("GF902", f"{where}, but step {newest} is offered and no rollback was logged")
+        if logged and self._truth is not None:
+            most = min((int(value) for one in logged for name, value in one.inputs if name == "most"), default=newest)
+            sound = (known.step for known in prepared.offers if known.step <= most and not self._truth.spoilt(known))
+            if offer.step < (nearest := max(sound, default=0)):
+                self._fail("GF902", f"{where}, though the copy of step {nearest} is offered and sound")
         skipped = sum(int(value) for one in logged for name, value in one.inputs if name == "skipped")
         if fault := self._batches.restart(offer.step, action.batch_offset, skipped):
             self._fail("GF903", f"{where}: {fault}")
