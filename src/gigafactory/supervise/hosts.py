@@ -21,7 +21,7 @@ from gigafactory.supervise.events import (
 )
 from gigafactory.supervise.failures import BROKEN, HOUR_S, answer, lose
 from gigafactory.supervise.quality import roll_back
-from gigafactory.supervise.state import Out, Rollback
+from gigafactory.supervise.state import Rollback
 from gigafactory.supervise.turn import Turn
 
 

@@ -9,7 +9,7 @@ from gigafactory.supervise import recover
 from gigafactory.supervise.causes import host_key
 from gigafactory.supervise.events import Diverged, Progress, Replay, Replayed
 from gigafactory.supervise.failures import BROKEN, answer, lose, unknown
-from gigafactory.supervise.state import Pace, Rollback, State
+from gigafactory.supervise.state import Pace, Rollback, State, changed
 from gigafactory.supervise.turn import Turn
 
 MOST_KEPT = 50
@@ -24,7 +24,7 @@ def judged(state: State, event: Progress) -> tuple[str, str, float]:
         return "GF140", f"loss or gradient of step {event.step} is not a number", 0.0
     pace, factor = state.pace, state.section.detect.spike_factor
     for name, value, past in (("loss", event.loss, pace.losses), ("gradient norm", event.grad_norm, pace.norms)):
-        if value is None or len(past) < LEAST_KEPT:
+        if value is None or len(past) < LEAST_KEPT or value <= factor * min(past):
             continue
         usual = median(past)
         if value > factor * usual > 0:
@@ -40,7 +40,7 @@ def remembered(pace: Pace, event: Progress) -> Pace:
         losses = (*losses[1 - MOST_KEPT :], event.loss)
     if event.grad_norm is not None:
         norms = (*norms[1 - MOST_KEPT :], event.grad_norm)
-    return replace(pace, losses=losses, norms=norms)
+    return changed(pace, losses=losses, norms=norms)
 
 
 def on_bad_step(turn: Turn, event: Progress, code: str, text: str, factor: float) -> None:

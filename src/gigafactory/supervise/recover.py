@@ -25,7 +25,7 @@ from gigafactory.supervise.events import (
     Spawn,
 )
 from gigafactory.supervise.membership import Seating, seat
-from gigafactory.supervise.state import Incident, Out, Pace, State
+from gigafactory.supervise.state import Incident, Out, Pace, State, changed
 from gigafactory.supervise.turn import Turn
 
 WORLDLESS = ("gathering", "requeued", "rejoining", "pausing")
@@ -424,7 +424,7 @@ def begin_plan(turn: Turn, worker: str) -> None:
 
 
 def running_pace(pace: Pace, event: Progress) -> Pace:
-    return replace(
+    return changed(
         pace,
         at_s=event.at_s,
         step=event.step,

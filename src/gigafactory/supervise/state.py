@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.supervise.budget import Budget
@@ -32,6 +32,17 @@ Phase = Literal[
 PHASES: tuple[Phase, ...] = get_args(Phase)
 Plan = Literal["spawn", "check", "drain"]
 """What becomes of a worker that is out: its process starts again, its host is tested first, its host is repaired."""
+
+
+Record = TypeVar("Record")
+
+
+def changed(record: Record, **changes: Any) -> Record:
+    """`dataclasses.replace` for a frozen dataclass without slots, ten times as fast: it is called at every event."""
+    new: Record = object.__new__(type(record))
+    new.__dict__.update(record.__dict__)
+    new.__dict__.update(changes)
+    return new
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +85,7 @@ class Incident:
     planned: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Pace:
     """How training goes in this epoch. at_s: of the newest progress. step: done. times_s: newest times of a step.
 
@@ -137,7 +148,7 @@ class Notes:
     thin: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """members: of the running epoch or of the one that is being prepared, in rank order.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gigafactory.supervise.codes import CODES
 from gigafactory.supervise.events import Action, Decided, Fence, Finish, SetTimer
-from gigafactory.supervise.state import Incident, Out, Phase, Plan, State
+from gigafactory.supervise.state import Incident, Out, Phase, Plan, State, changed
 
 Inputs = tuple[tuple[str, float | int | str], ...]
 TIMER_OF: dict[Phase, str] = {
@@ -37,7 +37,7 @@ class Turn:
         self.actions: list[Action] = []
 
     def set(self, **changes: Any) -> None:
-        self.state = replace(self.state, **changes)
+        self.state = changed(self.state, **changes)
 
     def do(self, action: Action) -> None:
         self.actions.append(action)
