@@ -9,7 +9,6 @@ class Batches:
     def __init__(self) -> None:
         self.step = 0  # newest that stayed
         self._stretches: list[tuple[int, int]] = []  # (step before its first, offset), steps increase
-        self._offset = 0  # of the epoch that runs
 
     def trained(self, step: int) -> str:
         """Steps up to this one are done. Returns what is wrong, "" if nothing."""
@@ -23,10 +22,10 @@ class Batches:
         if step > self.step:
             # Done and kept by the epoch before, but nobody heard of it.
             self.step = step
-        while self._stretches and self._stretches[-1][0] >= step:
-            self._stretches.pop()
+        while self._stretches and self._stretches[-1][0] > step:
+            self._stretches.pop()  # what was left out right after this step was said already
         before = self._stretches[-1][1] if self._stretches else 0
-        self.step, self._offset = step, offset
+        self.step = step
         if offset != before:
             self._stretches.append((step, offset))
         if offset < before:

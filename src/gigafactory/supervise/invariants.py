@@ -137,7 +137,7 @@ class Checker:
         self._batches = Batches()
         self._copied = 0  # newest step of which a copy exists in the course that is trained
         self._verified = 0
-        self._corrupt = False  # a corruption was reported, and no state since was verified
+        self._corrupt = False  # a corruption was reported, and no epoch has started since
         self._said: list[Decided] = []
         self._restarts = 0
         self._moved_s = at_s  # newest step, or newest time at which there were too few workers
@@ -221,9 +221,7 @@ class Checker:
         if fault := self._batches.trained(event.step):
             self._fail("GF903", fault)
         self._kept(min(event.snapshot_step, event.step))
-        if event.verified_step > self._verified:
-            self._verified = event.verified_step
-            self._corrupt = False
+        self._verified = max(self._verified, event.verified_step)
 
     def _kept(self, step: int) -> None:
         if step > self._copied:
@@ -327,6 +325,7 @@ class Checker:
                 self._fail("GF904", f"{where} after a corruption; verified is step {self._verified}")
         elif (spoilt := self._truth.spoilt(offer)) and (spoilt != "poisoned" or self._corrupt):
             self._fail("GF904", f"{where}, which is {spoilt}")
+        self._corrupt = False  # the state is good again; what is corrupted from now on will be reported anew
         logged = [one for one in self._said if one.tier == "rollback"]
         newest = max((known.step for known in prepared.offers if known.step <= self._copied), default=0)
         if offer.step < newest and not logged:
