@@ -14,6 +14,7 @@ from tiny_run import Runs, assert_bitwise_equal, stop_after
 
 from gigafactory.errors import UserError
 from gigafactory.train import loop
+from gigafactory.train.durable import copy_durable
 from gigafactory.train.loop import session_batch
 from gigafactory.train.session import Session
 
@@ -135,6 +136,21 @@ def test_a_resumed_run_goes_on_leaving_out_the_skipped_batches(runs: Runs, monke
     assert asked == list(range(9, 13))
     assert runs.losses() == runs.losses("whole")
     assert_bitwise_equal(runs.state(), runs.state("whole"))
+
+
+def test_a_run_goes_on_from_its_copy_in_the_durable_store(runs: Runs) -> None:
+    durable = (f"supervise.state.durable='{runs.folder / 'store'}'",)
+    (runs.folder / "store").mkdir()
+    runs.start("run", *durable, stop=stop_after(4))
+    local = runs.folder / "run" / "checkpoints"
+    copy_durable(local / "step-00000004", runs.folder / "store" / "run", 1, 0)
+    for path in local.iterdir():
+        (path / "process-00000.safetensors").write_bytes(b"damaged")
+    runs.start("run", *durable)
+    assert "step-00000004: passed over: " in runs.said
+    assert "going on from step 4" in runs.said
+    runs.start("whole")
+    assert runs.losses() == runs.losses("whole")
 
 
 def test_two_devices_go_on_bitwise_and_other_meshes_closely(runs: Runs) -> None:

@@ -36,7 +36,7 @@ def check_store(path: Path, within_s: float = ANSWER_WITHIN_S) -> None:
         return True
 
     try:
-        _within(probe, within_s, field)
+        _within(probe, within_s, str(path))
     except UserError as error:
         raise UserError(f"supervise.state.durable: {error}") from error
 

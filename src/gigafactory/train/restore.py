@@ -32,20 +32,24 @@ from gigafactory.train.shards import ShardReader, dtype_of
 from gigafactory.train.verify import THREADS, damage_of, read_manifest
 
 
-def newest_verified(directory: Path, say: Callable[[str], None]) -> Path | None:
+def newest_verified(directory: Path, say: Callable[[str], None], *others: Path) -> Path | None:
     """The newest checkpoint whose every byte is as it was written, or None.
 
-    Tells `say`, in one line each, of those it passes over. With several processes all must call it: they look at
-    process 0's list, each reads a share of the files, and all return the same path.
+    others: further places to look in, such as the run's folder of a durable store; of equally new ones the first
+    place's is taken. Tells `say`, in one line each, of those it passes over. With several processes all must call it:
+    they look at process 0's list, each reads a share of the files, and all return the same path.
     """
-    paths = checkpoints(directory)
+    places = (directory, *others)
+    found = [(*order_of(path), -number) for number, place in enumerate(places) for path in checkpoints(place)]
+    found.sort(key=lambda at: (at[0], at[2], at[1]), reverse=True)
     processes = jax.process_count()
     if processes > 1:
-        newest = np.full((64, 2), -1, np.int32)
-        newest[: len(paths[:64])] = np.array([order_of(path) for path in paths[:64]], np.int32).reshape(-1, 2)
+        newest = np.full((64, 3), -1, np.int32)
+        newest[: len(found[:64])] = np.array(found[:64], np.int32).reshape(-1, 3)
         agreed = np.asarray(multihost_utils.broadcast_one_to_all(newest))
-        paths = [directory / checkpoint_name(int(step), int(version)) for step, version in agreed if step >= 0]
-    for path in paths:
+        found = [(int(step), int(version), int(place)) for step, version, place in agreed if step >= 0]
+    for step, version, place in found:
+        path = places[-place] / checkpoint_name(step, version)
         damage = damage_of(path, jax.process_index(), processes)
         culprits: list[int] = []
         if processes > 1:

@@ -179,7 +179,8 @@ def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
 def _state(
     program: Program, run: RunDirectory, factory: Factory, corpus: Corpus, weights: Weights | None, say: Say
 ) -> tuple[Tree, Past]:
-    newest = newest_verified(run.checkpoints, say) if run.checkpoints.is_dir() else None
+    durable = factory.supervise.state.durable
+    newest = newest_verified(run.checkpoints, say, *([Path(durable) / factory.train.name] if durable else []))
     if newest is not None:
         state, meta = restore(newest, program.state)
         if meta["fingerprint"] != corpus.fingerprint:
