@@ -73,12 +73,12 @@ class TiersSection(Section):
 
 
 class SlurmSection(Section):
-    """How jobs reach Slurm."""
+    """How nodes are asked for; inside an allocation its nodes are used."""
 
-    partition: str | None = Field(None, description="of sbatch")
-    account: str | None = Field(None, description="of sbatch")
+    partition: str | None = Field(None, description="of salloc")
+    account: str | None = Field(None, description="of salloc")
     time_limit_s: int = Field(86400, ge=60, description="of the allocation")
-    options: tuple[str, ...] = Field((), description="further options of sbatch, as written there")
+    options: tuple[str, ...] = Field((), description="further options of salloc, as written there")
 
 
 class SimulateSection(Section):
@@ -97,6 +97,11 @@ class SimulateSection(Section):
     )
     step_s: float | None = Field(
         None, gt=0, description="time of a training step; none takes it from FLOPs and the catalogue's mfu"
+    )
+    keep_replicas: bool = Field(
+        False,
+        description="replicas that lost nobody go on once the groups across replicas are re-formed; the others catch up"
+        " beside them. Published (FT-HSDP), not what real runs here do",
     )
     causes: dict[str, float] = Field(
         {}, description="weights of the causes of hardware failures, by name: `gigafactory catalog list causes`"
@@ -146,6 +151,9 @@ class SuperviseSection(Section):
         10.0, ge=0, description="without a spare, wait this long for a process started again before shrinking"
     )
     lease_s: float = Field(30.0, gt=0, description="workers stop when the supervisor is silent for this long")
+    metrics_port: int = Field(
+        0, ge=0, le=65535, description="port of this machine's loopback interface with metrics for Prometheus; 0 is off"
+    )
     detect: DetectSection = Field(DetectSection(), description="when something counts as broken")
     retry: RetrySection = Field(RetrySection(), description="how often the same cause is answered")
     state: TiersSection = Field(TiersSection(), description="copies of the state")
