@@ -124,6 +124,7 @@ class FailureRates(Entry):
     interruptions_per_chip_hour: Fact
     hardware_per_chip_hour: Fact
     job_per_hour: Fact
+    job_chips: Fact | None = None
     planned_per_hour: Fact | None = None
     causes: dict[str, float] = {}
     causes_as: str | None = None

@@ -70,6 +70,11 @@ class Durations:
         """Seconds, the next of this name's stream."""
         return self._quantiles[name].at(_NORMAL.inv_cdf(1.0 - self._streams[name].random()))
 
+    def growth(self, name: str) -> float:
+        """The power of the number of chips that it grows with."""
+        fact = durations()[name].growth
+        return fact.value if fact else 0.0
+
     def at(self, name: str, share: float) -> float:
         """Seconds that this share of the draws stays below, 0 < share < 1."""
         return self._quantiles[name].at(_NORMAL.inv_cdf(share))

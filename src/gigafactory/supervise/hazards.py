@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from gigafactory.factory.catalog import causes, failure_rates
+from gigafactory.factory.catalog import FailureRates, causes, failure_rates
 from gigafactory.factory.cluster import ClusterSection
 from gigafactory.factory.supervise import SimulateSection
 
@@ -48,8 +48,16 @@ class Fault:
     luck: float
 
 
+def job_per_hour(rates: FailureRates, chips: int) -> float:
+    """Interruptions of a job of this many chips by its own software."""
+    small = min(1.0, chips / rates.job_chips.value) if rates.job_chips else 1.0
+    return rates.job_per_hour.value * small
+
+
 class Hazards:
     """The faults of a cluster of `nodes` servers, `chips_per_node` chips each, over at most `horizon_s` seconds.
+
+    scaleup_chips: chips that fall together when one does. job_chips: of the job that runs there.
 
     Means over the horizon equal the catalogue's rates: what lemons and new nodes fail more, the others fail less.
     """
@@ -62,6 +70,7 @@ class Hazards:
         nodes: int,
         chips_per_node: int,
         scaleup_chips: int,
+        job_chips: int,
         seed: int,
         horizon_s: float,
     ) -> None:
@@ -77,7 +86,7 @@ class Hazards:
         factor = section.rate_factor / 3600.0
         chips = nodes * chips_per_node
         self.hardware_per_s = rates.hardware_per_chip_hour.value * chips * factor
-        self.job_per_s = rates.job_per_hour.value * factor * section.job_rate_factor
+        self.job_per_s = job_per_hour(rates, job_chips) * factor * section.job_rate_factor
         self.planned_per_s = (rates.planned_per_hour.value if rates.planned_per_hour else 0.0) * factor
         self.slow_per_s = (self.hardware_per_s + self.job_per_s) * section.fact("slow_fraction")
         self.flap_per_s = section.fact("flaps_per_chip_hour") * section.fact("reported_flaps") * chips * factor

@@ -18,7 +18,7 @@ from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.supervise.drive import Observer, drive
 from gigafactory.supervise.durations import Durations
 from gigafactory.supervise.events import Action, Event, TookOver
-from gigafactory.supervise.hazards import DAY_S, Hazards
+from gigafactory.supervise.hazards import DAY_S, Hazards, job_per_hour
 from gigafactory.supervise.interval import interval_steps
 from gigafactory.supervise.policy import State, decide, initial
 from gigafactory.supervise.simulated_pool import SimulatedPool
@@ -92,6 +92,7 @@ def simulate(
         nodes=machine.hosts,
         chips_per_node=machine.chips_per_host,
         scaleup_chips=_scaleup_chips(factory),
+        job_chips=machine.full * machine.chips_per_host,
         seed=seed,
         horizon_s=horizon_s,
     )
@@ -208,7 +209,7 @@ def _step_s(factory: Factory) -> float:
 
 def _mtbf_s(section: SuperviseSection, chips: int) -> float:
     rates = failure_rates(section.simulate.failures)
-    per_hour = rates.hardware_per_chip_hour.value * chips + rates.job_per_hour.value
+    per_hour = rates.hardware_per_chip_hour.value * chips + job_per_hour(rates, chips)
     return 3600.0 / max(per_hour * section.simulate.rate_factor, 1e-9)
 
 

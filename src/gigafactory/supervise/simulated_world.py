@@ -75,6 +75,7 @@ class World:
         self._told_step, self._start_step = 0, 0
         self.offset = 0
         self._verified = 0  # newest step at which all copies of the parameters were compared and agreed
+        self._catching_up, self._caught_up_s = 0, 0.0  # replicas that are not there yet, and until when
         self._spent: dict[str, float] = {}
         self.poisoned_from: int | None = None
         self.on_pace: list[Callable[[], None]] = []
@@ -159,7 +160,8 @@ class World:
         self.run += 1
         machine = self._machine
         slowest = max((slow.factor for host, slow in self._hosts.slow.items() if self.rank[host] >= 0), default=1.0)
-        step_s = machine.step_s * machine.full / len(self.members) * slowest
+        working = len(self.members) - self._catching_up * machine.replica
+        step_s = machine.step_s * machine.full / working * slowest
         self.pace_s = step_s + machine.snapshot_wait_s / machine.snapshot_every
         self._base_step, self._base_s = self.step, self._agenda.now_s
         self._agenda.at(self.time_of(self.step + 1), self.report, self.run)
@@ -274,6 +276,8 @@ class World:
             and action.offer.tier == "memory"
             and bool(self.members)
         )
+        former_size = len(self.members)
+        changed = self._differing(action.members)[1]
         self.rank = self._called_ranks(action.members)
         self._ranks_of = None
         self.members, self.epoch = action.members, action.epoch
@@ -287,7 +291,11 @@ class World:
         self.step = self._told_step = self._start_step = action.offer.step
         self.phase = "forming"
         self.run += 1
+        self._catching_up = 0
         machine = self._machine
+        if self._keeps_replicas(action.offer, former_size, changed):
+            self._keep_replicas(changed)
+            return
         form_s = self._agenda.durations.draw("form-replica" if whole_replicas else "form")
         restore_s = {
             "memory": machine.memory_restore_s,
@@ -298,6 +306,37 @@ class World:
         first_s = self._agenda.durations.draw("first-step")
         self._spent = {"form": form_s, "restore": restore_s, "compile": first_s}
         self._agenda.at(self._agenda.now_s + form_s + restore_s + first_s, self._formed, self.run)
+
+    def _keeps_replicas(self, offer: ev.Offer, former_size: int, changed: list[int]) -> bool:
+        """Whether most replicas hold the newest state and miss nobody."""
+        newest = self.copies.newest("memory")
+        return (
+            self._section.simulate.keep_replicas
+            and self._in_process
+            and former_size == len(self.members)
+            and offer.tier == "memory"
+            and newest is not None
+            and newest.step == offer.step
+            and len({rank // self._machine.replica for rank in changed}) * 2 < former_size // self._machine.replica
+        )
+
+    def _keep_replicas(self, changed: list[int]) -> None:
+        """Only the groups across replicas form anew; replicas with another member do so beside it, and catch up."""
+        durations, now_s = self._agenda.durations, self._agenda.now_s
+        form_s = durations.draw("form-replica")
+        inner_s = durations.draw("form") * (self._machine.replica / self._machine.full) ** durations.growth("form")
+        self._catching_up = len({rank // self._machine.replica for rank in changed})
+        self._caught_up_s = now_s + inner_s + self._machine.memory_restore_s + durations.draw("first-step")
+        self._spent = {"form": form_s}
+        self._agenda.at(now_s + form_s, self._formed, self.run)
+        self._agenda.at(max(self._caught_up_s, now_s + form_s), self._caught_up)
+
+    def _caught_up(self) -> None:
+        if self._agenda.now_s >= self._caught_up_s and self._catching_up:
+            self._catching_up = 0
+            if self.phase == "stepping":
+                self.tell_progress()
+                self.set_pace()
 
     def takes_up(self) -> None:
         """Steps go on from where they are, in the world there is."""
