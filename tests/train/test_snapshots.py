@@ -124,14 +124,16 @@ def test_one_more_stays_while_copies_are_on_their_way(store: SnapshotStore) -> N
 
 def test_news_is_told_once(store: SnapshotStore) -> None:
     assert store.news() == {}
-    take(store, 1)
-    leaves = {"x": {"shape": [2], "dtype": "float32"}}
-    store.write(1, "of-w9", meta(1), leaves, [PieceBytes("x@0", (0,), np.ones(2, np.float32))], 8)
-    take(store, 2)
-    news = store.news()
-    assert list(news) == [1, 2]
+    leaves = {"x": {"shape": [4], "dtype": "float32"}}
+    halves = [PieceBytes(f"x@{at}", (at,), np.full(2, at, np.float32)) for at in (0, 2)]
+    store.write(1, OWN, meta(1), leaves, halves[:1], 8)
+    assert {step: list(entry["pieces"]) for step, entry in store.news().items()} == {1: ["x@0"]}
     assert store.news() == {}
-    assert "x@0" not in news[1]["pieces"], "of another tree"
+    store.write(2, OWN, meta(2), leaves, halves[:1], 8)
+    store.write(1, "of-w9", meta(1), leaves, halves[1:], 8)
+    news = store.news()
+    assert {step: sorted(entry["pieces"]) for step, entry in news.items()} == {1: ["x@0", "x@2"], 2: ["x@0"]}
+    assert store.news() == {}
 
 
 def test_pieces_kept_for_others_are_part_of_the_inventory(tmp_path: Path) -> None:

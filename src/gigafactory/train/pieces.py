@@ -59,7 +59,10 @@ def disagreements(inventories: Inventories, step: int) -> dict[str, dict[int, li
     Replicas of a data-parallel run must agree bit for bit: what differs is silent corruption.
     """
     differing: dict[str, dict[int, list[str]]] = {}
-    for members in _families(inventories).get(step, []):
+    of_step = {
+        worker: {at: entry for at, entry in held.items() if int(at) == step} for worker, held in inventories.items()
+    }
+    for members in _families(of_step).get(step, []):
         for key, found in _gather(members).items():
             if len(found) > 1:
                 differing[key] = {checksum: piece["holders"] for checksum, piece in found.items()}

@@ -93,7 +93,7 @@ class SnapshotStore:
         self._say = say
         self._lock = threading.RLock()
         self._files: dict[tuple[int, str], _File] = {}
-        self._news: set[tuple[int, str]] = set()
+        self._news: set[int] = set()
         self._kept: frozenset[int] = frozenset()
         self._sized = 0
         self._lone = False
@@ -128,7 +128,7 @@ class SnapshotStore:
             return None
         with self._lock:
             self._files[step, source] = file
-            self._news.add((step, source))
+            self._news.add(step)
             self._evict()
         return file.entry
 
@@ -224,7 +224,6 @@ class SnapshotStore:
                     return  # other workers' still lie there
 
     def _drop(self, step: int, source: str) -> None:
-        self._news.discard((step, source))
         path = self._files.pop((step, source)).path
         with contextlib.suppress(FileNotFoundError):
             if source == OWN and path.parent == self._place:
@@ -260,11 +259,11 @@ class SnapshotStore:
             return _merged(self._files)
 
     def news(self) -> Held:
-        """What has come since the last call of `news` or `held`, own and kept for others: for the step message."""
+        """Entries, complete, of the steps of which something has come since the last call of `news` or `held`: own, or
+        kept for others. For the step message; each replaces what was told of its step before."""
         with self._lock:
-            fresh = {name: self._files[name] for name in self._news}
-            self._news.clear()
-            return _merged(fresh)
+            steps, self._news = self._news, set()
+            return _merged({name: file for name, file in self._files.items() if name[0] in steps})
 
     def entry(self, step: int) -> Entry | None:
         """What is held of a step, as of `held` or later writes."""
