@@ -12,14 +12,16 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gigafactory.data.batches import Corpus
 from gigafactory.data.prefetch import Prefetcher
 from gigafactory.errors import UserError
+from gigafactory.factory.file import Factory
 from gigafactory.report.progress import Progress
 from gigafactory.report.run_page import write_report
 from gigafactory.train.batch import device_batch
@@ -28,7 +30,7 @@ from gigafactory.train.evaluation import loss_fields
 from gigafactory.train.metrics import MetricsWriter
 from gigafactory.train.sample import sample_texts
 from gigafactory.train.session import Past, Session
-from gigafactory.train.step import inverse
+from gigafactory.train.step import Program, inverse
 
 Tree = Any
 Record = dict[str, Any]
@@ -45,6 +47,22 @@ class Outcome:
     step: int
     evaluation: Record | None
     report: Path
+
+
+class Task(Protocol):
+    """What is trained on what: a session, or a worker's part in a world of several processes."""
+
+    @property
+    def factory(self) -> Factory: ...
+
+    @property
+    def corpus(self) -> Corpus: ...
+
+    @property
+    def program(self) -> Program: ...
+
+    @property
+    def machine(self) -> dict[str, Any]: ...
 
 
 class Teller:
@@ -245,12 +263,12 @@ def facts(session: Session) -> list[str]:
     ]
 
 
-def session_batch(session: Session, step: int, split: str = "train") -> Tree:
+def session_batch(session: Task, step: int, split: str = "train") -> Tree:
     train, seed = session.factory.train, session.factory.data.seed
     return device_batch(session.program, session.corpus, train, seed, step, split)
 
 
-def evaluate(session: Session, state: Tree, step: int, time_s: float) -> Record:
+def evaluate(session: Task, state: Tree, step: int, time_s: float) -> Record:
     """Loss on the first `train.eval_batches` batches of the held-out text: the same ones at every step."""
     totals = [
         session.program.evaluate(state, session_batch(session, index, "validation"))
@@ -262,7 +280,7 @@ def evaluate(session: Session, state: Tree, step: int, time_s: float) -> Record:
     )
 
 
-def step_record(session: Session, step: int, numbers: Tree, clock: Clock, total_steps: int) -> Record:
+def step_record(session: Task, step: int, numbers: Tree, clock: Clock, total_steps: int) -> Record:
     """A step's line of metrics.jsonl."""
     train, model = session.factory.train, session.factory.model
     values = {name: np.asarray(value) for name, value in numbers.items()}

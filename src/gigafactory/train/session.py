@@ -136,7 +136,7 @@ def open_session(factory: Factory, run: RunDirectory, say: Say) -> Session:
     train = factory.train
     weights = load_any(train.init_from) if train.init_from else None
     if weights is not None:
-        _check_same_model(weights, factory, train.init_from or "")
+        check_same_model(weights, factory, train.init_from or "")
     corpus = open_corpus(factory, run.path, weights, say)
     for split in ("train", "validation") if factory.data.validation_fraction else ("train",):
         corpus.check_length(split, train.sequence)
@@ -168,7 +168,8 @@ def open_corpus(factory: Factory, run: Path, weights: Weights | None, say: Say) 
     return corpus
 
 
-def _check_same_model(weights: Weights, factory: Factory, where: str) -> None:
+def check_same_model(weights: Weights, factory: Factory, where: str) -> None:
+    """Raise UserError when imported weights are not of the factory's model."""
     # dimensions decide whether weights fit; the meaning of the numbers must agree as well
     for name in type(weights.config).model_fields:
         theirs, ours = getattr(weights.config, name), getattr(factory.model, name)
@@ -194,10 +195,12 @@ def _state(
             f"{run.checkpoints}: none of the {len(damaged)} checkpoints is whole; put good copies back, or delete the"
             " folder to start over"
         )
-    state = program.init(factory.train.seed)
-    if weights is not None:
-        state = _imported(state, weights, program)
-    return state, Past()
+    return with_weights(program, program.init(factory.train.seed), weights), Past()
+
+
+def with_weights(program: Program, state: Tree, weights: Weights | None) -> Tree:
+    """A new state with the imported weights in it, if there are any."""
+    return state if weights is None else _imported(state, weights, program)
 
 
 def _imported(state: Tree, weights: Weights, program: Program) -> Tree:
@@ -215,8 +218,11 @@ def _imported(state: Tree, weights: Weights, program: Program) -> Tree:
     return state
 
 
-def describe_devices(program: Program) -> dict[str, Any]:
-    """What computes, and how fast its matmuls are: measured on CPUs, the catalogue's dense peak on known GPUs."""
+def describe_devices(program: Program, *, measure: bool = True) -> dict[str, Any]:
+    """What computes, and how fast its matmuls are: measured on CPUs, the catalogue's dense peak on known GPUs.
+
+    measure: False where other processes compute on the same cores.
+    """
     device = program.mesh.devices.flat[0]
     found = find_machine()
     described = {
@@ -232,6 +238,8 @@ def describe_devices(program: Program) -> dict[str, Any]:
         "started_unix_s": round(time.time()),
     }
     if device.platform == "cpu":
+        if not measure:
+            return described
         return described | {"gemm_flops_per_s": measure_gemm(), "gemm_source": "measured on this machine"}
     chip = chip_of_device(device.device_kind)
     if chip is None:
