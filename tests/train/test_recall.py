@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import functools
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,14 +14,13 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+import snapshot_of_two as two
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
 from tiny_run import assert_bitwise_equal
 
-from gigafactory.factory.training import TrainSection
 from gigafactory.layout import Layout
-from gigafactory.model.config import ModelConfig
 from gigafactory.train.capture import take_snapshot
 from gigafactory.train.commit import begin_attempt, commit_attempt, write_share
 from gigafactory.train.peers import PieceServer
@@ -25,16 +28,14 @@ from gigafactory.train.pieces import Entry, leaf_of, shares, whole_steps
 from gigafactory.train.recall import DamagedCopyError, load, load_tree
 from gigafactory.train.restore import newest_verified, restore, restore_numpy
 from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore
-from gigafactory.train.step import Program, build_program
+from gigafactory.train.step import Program
 
-TOKEN = "secret"
-MODEL = ModelConfig(layers=4, width=16, heads=2, kv_heads=2, head_dim=8, ffn_width=16, vocab=260, context=16)
-TRAIN = TrainSection(batch_rows=16, sequence=16, accumulate=2)
+TOKEN = two.TOKEN
 
 
 @functools.cache
 def program(layout: Layout) -> Program:
-    return build_program(MODEL, TRAIN, layout, jax.devices())
+    return two.program(layout)
 
 
 def meta(step: int, order: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -192,3 +193,33 @@ def test_workers_write_a_checkpoint_from_their_snapshots(world: World, tmp_path:
     ):
         np.testing.assert_array_equal(mine, np.asarray(theirs)[order])
     assert world.said == []
+
+
+def test_either_of_two_processes_holds_all_when_the_other_is_gone(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    flags = "--xla_force_host_platform_device_count=2 --xla_cpu_collective_timeout_seconds=120"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, two.__file__, str(process), str(port), str(tmp_path)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
+        )
+        for process in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert all(output.endswith("all is well\n") for output in outputs), "\n".join(outputs)
+    wanted = program(Layout(data=8))
+    for process in range(2):
+        store = two.open_store(tmp_path, process)
+        where = whole_steps({f"w{process}": store.held()})[two.STEP]
+        state, told = load(wanted, where, store, {}, two.TOKEN)
+        assert told["step"] == two.STEP
+        assert_bitwise_equal(jax.device_get(state), jax.device_get(wanted.init(two.SEED)))
