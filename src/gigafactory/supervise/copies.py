@@ -35,20 +35,24 @@ def _was_left(lineage: Lineage, step: int) -> bool:
     return any(after < step <= upto for after, upto in lineage.left)
 
 
-def choose(lineage: Lineage, offers: Sequence[Offer], *, most: int | None) -> Offer:
-    """The newest copy that may be used, the nearest of equals; the initial state when there is none."""
+def choose(lineage: Lineage, offers: Sequence[Offer], *, most: int | None = None, wish: int | None = None) -> Offer:
+    """The newest copy that may be used, the nearest of equals; the initial state when there is none.
+
+    most: it must be of at most so many steps. wish: it should be of at most so many, else it is the oldest that is
+    not the start.
+    """
     usable = [offer for offer in offers if admissible(lineage, offer, most=most)]
+    if wish is not None:
+        made = [offer for offer in usable if offer.tier != "start"]
+        oldest = min((offer.step for offer in made), default=0)
+        usable = [offer for offer in made if offer.step <= max(wish, oldest)]
     return max(usable, key=lambda offer: (offer.step, -NEAREST.index(offer.tier)), default=START)
 
 
-def missing(lineage: Lineage, offer: Offer, *, most: int | None) -> int | None:
-    """The newest durable checkpoint that was committed, should be there and is newer than this offer; else None."""
-    for step in reversed(lineage.durable):
-        if step <= offer.step:
-            return None
-        if admissible(lineage, Offer("durable", step), most=most):
-            return step
-    return None
+def missing(lineage: Lineage, offer: Offer) -> int | None:
+    """The newest durable checkpoint, if it should be there and is newer than this offer; else None."""
+    newest = max(lineage.durable, default=0)
+    return newest if newest > offer.step and admissible(lineage, Offer("durable", newest), most=None) else None
 
 
 def committed(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:

@@ -42,8 +42,8 @@ def on_joined(turn: Turn, event: Joined) -> None:
             _back(turn, worker)
         elif turn.state.rank(worker) is not None:
             # The old process is gone without a word: its rank is free, and the new one may take it.
-            if lose(turn, worker, "GF107", "its process came back by itself", "spawn", fence=False, key="") is not None:
-                failed = True
+            text, key = "its process came back by itself", host_key(worker)
+            failed = lose(turn, worker, "GF107", text, "spawn", fence=False, key=key) is not None or failed
             if worker in turn.state.out:
                 turn.stand_by(worker)
         elif worker not in turn.state.standby:
@@ -209,14 +209,14 @@ def _drain(turn: Turn, worker: str) -> None:
             recover.go(turn)
     elif worker in state.standby:
         turn.say("GF180", text, workers=(worker,))
-        turn.remove(worker, "drained by an operator", "drain", fence=False)
+        turn.remove(worker, recover.BY_OPERATOR, "drain", fence=False)
         recover.begin_plan(turn, worker)
     elif worker in state.out:
         turn.say("GF180", text, workers=(worker,))
         out = state.out[worker]
-        turn.update_out(worker, plan="drain", why="drained by an operator", asked=not out.fencing)
+        turn.update_out(worker, plan="drain", why=recover.BY_OPERATOR, asked=not out.fencing)
         if not out.fencing:
-            turn.do(Drain(worker, "drained by an operator"))
+            turn.do(Drain(worker, recover.BY_OPERATOR))
     elif any(worker == name for name, _ in state.leaving):
         turn.say("GF180", text, workers=(worker,))
         turn.set(leaving=tuple((name, "drain" if name == worker else why) for name, why in state.leaving))

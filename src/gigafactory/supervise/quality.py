@@ -62,8 +62,8 @@ def on_bad_step(turn: Turn, event: Progress, code: str, text: str, factor: float
         rollback = Rollback(max(0, event.step - 1), code, text)
     else:
         extra = 0 if attempt == 2 else retry.skip_batches * 2 ** (attempt - 3)
-        most = max(0, event.step - 1 - retry.rewind_steps)
-        rollback = Rollback(most, code, text, skip_to=event.step, extra=extra)
+        wish = max(0, event.step - 1 - retry.rewind_steps)
+        rollback = Rollback(max(0, event.step - 1), code, text, skip_to=event.step, extra=extra, wish=wish)
     roll_back(turn, rollback)
     answer(turn)
 
@@ -72,12 +72,14 @@ def roll_back(turn: Turn, rollback: Rollback) -> None:
     """The next epoch starts from this far back at least; of several rollbacks the earliest counts."""
     before = turn.state.rollback
     if before is not None:
+        wishes = [each.wish for each in (before, rollback) if each.wish is not None]
         skips = [each.skip_to for each in (before, rollback) if each.skip_to is not None]
         rollback = replace(
             rollback,
             most=min(before.most, rollback.most),
             skip_to=max(skips, default=None),
             extra=max(before.extra, rollback.extra),
+            wish=min(wishes, default=None),
         )
     turn.set(rollback=rollback)
 

@@ -29,6 +29,11 @@ from gigafactory.supervise.state import Incident, Out, Pace, State, changed
 from gigafactory.supervise.turn import Turn
 
 WORLDLESS = ("gathering", "requeued", "rejoining", "pausing")
+MOST_REPAIR_S = 86400.0
+"""With no other way to go on, hosts in repair are waited for so long."""
+BY_OPERATOR = "drained by an operator"
+FEW_REWINDS = 10
+"""A rollback that would lose more than so many of its usual steps stops the run: a person decides about the start."""
 DEFAULT_COST_S = 60.0
 """What an epoch is thought to cost until one has been seen."""
 
@@ -143,6 +148,8 @@ def short(turn: Turn) -> None:
         text += f"; missing: {', '.join(waiting)}" + (", ..." if len(state.out) > 4 else "")
     if "requeue" in section.tiers and state.epoch:
         requeue(turn, text)
+    elif state.epoch:
+        _await_repairs(turn, text)
     else:
         turn.finish("GF197", text)
 
@@ -153,7 +160,7 @@ def requeue(turn: Turn, why: str) -> None:
     budget, verdict = charge(state.budget, "requeue", state.section.retry, step=state.pace.step, at_s=turn.at_s)
     turn.set(budget=budget)
     if verdict.spent:
-        turn.finish("GF195", f"{why}; requeued already: {verdict.spent}")
+        _await_repairs(turn, f"{why}; requeued already: {verdict.spent}")
         return
     until = turn.at_s + state.section.lease_s
     holes = set(state.holes)
@@ -172,6 +179,19 @@ def requeue(turn: Turn, why: str) -> None:
         out={worker: out for worker, out in state.out.items() if out.plan == "drain"},
         unfenced={**state.unfenced, **dict.fromkeys(alive, until)},
     )
+
+
+def _await_repairs(turn: Turn, why: str) -> None:
+    """Nothing is left but hosts that are in repair: waits for them for a day, then ends the run."""
+    state = turn.state
+    repairs = sum(out.plan == "drain" and out.why != BY_OPERATOR for out in state.out.values())
+    since_s = turn.at_s if state.incident is None else state.incident.since_s
+    if not repairs or turn.at_s - since_s > MOST_REPAIR_S:
+        turn.finish("GF195" if "requeue" in state.section.tiers else "GF197", why)
+        return
+    if state.phase != "gathering":
+        turn.say("GF163", f"{why}; {_count(repairs, 'host')} in repair may come back", tier="restart")
+    turn.enter("gathering", turn.at_s + state.section.join_s)
 
 
 def restart_all(turn: Turn, why: str) -> None:
@@ -228,13 +248,20 @@ def _prepare(turn: Turn, seating: Seating) -> None:
 def on_prepared(turn: Turn, event: Prepared) -> None:
     """All that could get ready did: chooses the copy and publishes, unless somebody may still compute."""
     state = turn.state
-    most = None if state.rollback is None else state.rollback.most
-    offer = copies.choose(state.lineage, event.offers, most=most)
-    lost = copies.missing(state.lineage, offer, most=most)
-    if lost is not None and not _accept_missing(turn, offer, lost):
-        return
+    rollback = state.rollback
+    if rollback is None:
+        offer = copies.choose(state.lineage, event.offers)
+        lost = copies.missing(state.lineage, offer)
+        if lost is not None and not _accept_missing(turn, offer, lost):
+            return
+    else:
+        offer = copies.choose(state.lineage, event.offers, most=rollback.most, wish=rollback.wish)
+        if offer.tier == "start" and rollback.most > FEW_REWINDS * state.section.retry.rewind_steps:
+            turn.finish("GF147", f"{rollback.text}: no copy of at most step {rollback.most} is left but the very start")
+            return
+        lost = None
     highest = max((known.step for known in event.offers), default=0)
-    if most is None and offer.step < min(highest, state.pace.step) and lost is None:
+    if rollback is None and offer.step < min(highest, state.pace.step) and lost is None:
         text = f"newer copies than step {offer.step} are of a history that was left, or damaged"
         turn.say("GF146", text, tier="rollback", inputs=(("to_step", offer.step), ("offered", highest)))
     turn.set(chosen=offer, pace=replace(turn.state.pace, snapshot_step=max(state.pace.snapshot_step, highest)))
@@ -295,7 +322,8 @@ def _publish(turn: Turn) -> None:
         lineage = replace(copies.left_behind(lineage, start=offer.step, reached=reached), offset=offset)
         turn.set(budget=rewound(state.budget, state.section.retry, offer.step))
         skipped = offset - state.lineage.offset
-        inputs = (("from_step", incident.step), ("to_step", offer.step), ("most", rollback.most), ("skipped", skipped))
+        most = rollback.most if rollback.wish is None else offer.step
+        inputs = (("from_step", incident.step), ("to_step", offer.step), ("most", most), ("skipped", skipped))
         words = f", leaving out {skipped} batches" if skipped else ""
         text = f"{rollback.text}: from step {incident.step} to the copy of step {offer.step} ({offer.tier}){words}"
         turn.say("GF146", text, tier="rollback", inputs=inputs)
@@ -369,9 +397,9 @@ def on_first_step(turn: Turn, event: Progress) -> None:
     turn.set(incident=None, notes=notes, pace=pace, phase="running", leaving=())
     for worker, why in state.leaving:
         if why == "drain":
-            out = Out("drained by an operator", "drain", turn.at_s, asked=True)
+            out = Out(BY_OPERATOR, "drain", turn.at_s, asked=True)
             turn.set(out={**turn.state.out, worker: out})
-            turn.do(Drain(worker, "drained by an operator"))
+            turn.do(Drain(worker, BY_OPERATOR))
         elif why == "stand by":
             turn.stand_by(worker)
         else:

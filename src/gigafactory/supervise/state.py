@@ -124,6 +124,7 @@ class Lineage:
 class Rollback:
     """The next epoch starts from a copy of at most `most` steps; batches up to and including `skip_to` are left out.
 
+    wish: rather from one of at most so many steps, if there is one that is not the very start.
     skip_to is counted in steps of the history that is left (None: the same data again); extra: further batches.
     """
 
@@ -132,6 +133,7 @@ class Rollback:
     text: str
     skip_to: int | None = None
     extra: int = 0
+    wish: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
