@@ -189,7 +189,7 @@ def test_a_drained_node_is_used_again_when_it_is_resumed(slurm: Cluster, start: 
     first = started.names[0]
     started.placement.spawn(first)
     up(slurm, first)
-    started.placement.drain(first, "too many failures")
+    started.placement.drain(first, "too many failures", repair=True)
     assert started.next(ev.Fenced).worker == first
     state = ("sinfo", "-h", "-N", "-n", first, "-o", "%T %E")
     wait_for(lambda: slurm.output(*state).startswith("drain"), 10, lambda: slurm.output(*state))
@@ -197,7 +197,7 @@ def test_a_drained_node_is_used_again_when_it_is_resumed(slurm: Cluster, start: 
     started.placement.spawn(first)  # waits for the repair
     slurm.output("scontrol", "update", f"nodename={first}", "state=resume")
     up(slurm, first)
-    started.placement.drain(first, "again")
+    started.placement.drain(first, "again", repair=False)
     wait_for(lambda: slurm.output(*state).startswith("drain"), 10, lambda: slurm.output(*state))
     started.placement.undrain(first)
     up(slurm, first)
@@ -247,7 +247,7 @@ def test_a_requeue_gives_other_nodes(slurm: Cluster, start: Start) -> None:
         started.placement.spawn(name)
     up(slurm, *started.names)
     bad = started.names[1]
-    started.placement.drain(bad, "broken")
+    started.placement.drain(bad, "broken", repair=True)
     wait_for(lambda: bad not in slurm.idle() and not running(slurm, bad), 10, lambda: bad)
     began = time.monotonic()
     started.placement.requeue(4, "too few workers")

@@ -88,10 +88,9 @@ def _supervised(factory: Factory, file: Path, runs: Path, *, allow_faults: bool)
     check_same_run(directory, factory)
     with open_run(directory) as held, Progress() as progress:
         lines = facts(factory, held, progress.event)
-        placement = place(factory, held.path)
-        outcome = supervise(
-            factory, held, placement, progress, watchers(held.path), facts=lines, allow_faults=allow_faults
-        )
+        placement = place(factory, held.path, progress.event)
+        watching = watchers(held.path, factory.supervise.metrics_port)
+        outcome = supervise(factory, held, placement, progress, watching, facts=lines, allow_faults=allow_faults)
     print(f"report: {outcome.report}")
     if outcome.stopped and not outcome.complete:
         raise typer.Exit(130)

@@ -176,16 +176,12 @@ class SlurmNodes:
                 return
         self._tell(Fenced(self._now(), worker))
 
-    def drain(self, worker: str, text: str) -> None:
-        self.fence_quietly(worker)
-        self._avoid.add(worker)
-        self._in_background(self._drain, worker, text)
-
-    def fence_quietly(self, worker: str) -> None:
-        """Ends the worker as `fence` does; if there is none, nothing is told."""
+    def drain(self, worker: str, text: str, *, repair: bool) -> None:
         with self._lock:
+            self._avoid.add(worker)
             if worker in self._steps:
                 self.fence(worker)
+        self._in_background(self._drain, worker, text, repair)
 
     def undrain(self, worker: str) -> None:
         self._in_background(self._undrain, worker)
@@ -406,11 +402,11 @@ class SlurmNodes:
             if told == self._health.get(worker, ""):
                 continue
             self._health[worker] = told
-            if node is not None and (node.down or not node.answers or worker not in self._repairing):
+            if node is not None and (node.down or not node.answers or worker not in self._avoid):
                 reason = f": {node.reason}" if node.reason else ""
                 kind = "node_down" if node.down else "node_drained" if node.drained else "node_silent"
                 text = f"Slurm: {worker} is {node.state}{'' if node.answers else ', does not answer'}{reason}"
-                fatal = node.down or (node.drained and worker not in self._repairing)
+                fatal = node.down or (node.drained and worker not in self._avoid)
                 self._tell(Health(self._now(), worker, kind, fatal, text))
         for worker in [worker for worker in self._repairing if worker not in view.nodes]:
             self._repairing.discard(worker)
@@ -527,12 +523,12 @@ class SlurmNodes:
                 time.sleep(RETRY_S)
         return False
 
-    def _drain(self, worker: str, text: str) -> None:
+    def _drain(self, worker: str, text: str, repair: bool) -> None:
         reason = f"gigafactory: {text}"[:_LINE_AT_MOST]
         update = ("scontrol", "update", f"nodename={worker}", "state=drain", f"reason={reason}")
-        if self._persist(f"cannot drain {worker}, it is avoided all the same", *update):
+        if self._persist(f"cannot drain {worker}, it is avoided all the same", *update) and repair:
             with self._lock:
-                self._repairing.add(worker)
+                self._repairing.add(worker)  # from now on it counts as repaired when Slurm resumes it
         self._remember()
 
     def _undrain(self, worker: str) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gigafactory.factory.file import Factory
 from gigafactory.supervise.checks import devices_per_worker
 from gigafactory.supervise.drive import Observer
-from gigafactory.supervise.eventlog import Config
+from gigafactory.supervise.eventlog import Config, read_log
+from gigafactory.supervise.exporter import Exporter, check_port
 from gigafactory.supervise.invariants import Checker
 from gigafactory.supervise.local import LocalProcesses, gpu_count, share_gpus
 from gigafactory.supervise.placement import Placement
@@ -39,18 +41,35 @@ def facts(factory: Factory, held: RunDirectory, say: Callable[[str], None]) -> l
     ]
 
 
-def place(factory: Factory, run: Path) -> Placement:
-    """Where the workers of a run live. Raises UserError when this machine or Slurm cannot hold them."""
+def place(factory: Factory, run: Path, say: Callable[[str], None]) -> Placement:
+    """Where the workers of a run live. say: takes a line for people, from any thread.
+
+    Raises UserError when this machine or Slurm cannot hold them.
+    """
     section = factory.supervise
     devices = devices_per_worker(factory)
     if section.pool == "slurm":
         from gigafactory.supervise.slurm import SlurmNodes  # only where it is used: it looks for Slurm's commands
 
-        return SlurmNodes(run, section.slurm, section.workers, section.spares, gpus=devices)
+        return SlurmNodes(run, section.slurm, section.workers, section.spares, gpus=devices, say=say)
     gpus = share_gpus(devices, section.workers, section.spares, gpu_count())
     return LocalProcesses(run, section.workers, section.spares, environment_of=gpus)
 
 
-def watchers(run: Path) -> Callable[[Config], Sequence[Observer]]:
-    """Who watches a run beside its log: the invariants."""
-    return lambda config: [Checker(config.section, config.sizes, config.at_s)]
+def watchers(run: Path, metrics_port: int = 0) -> Callable[[Config], Sequence[Observer]]:
+    """Who watches a run beside its log: the invariants, and Prometheus where a port is given.
+
+    Raises UserError when the port is taken.
+    """
+    if metrics_port:
+        check_port(metrics_port)
+
+    def observers(config: Config) -> list[Observer]:
+        found: list[Observer] = [Checker(config.section, config.sizes, config.at_s)]
+        if metrics_port:
+            exporter = Exporter(config, time.time, read_log(run / "events.jsonl").entries)
+            exporter.serve(metrics_port)
+            found.append(exporter)
+        return found
+
+    return observers
