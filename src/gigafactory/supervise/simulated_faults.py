@@ -19,6 +19,7 @@ STRAGGLER_STEPS = 20  # a comparison with the peers takes this many steps
 STRAGGLER_LEAST_S = 60.0
 CUT_S = 30.0  # the supervisor does not reach a healthy host for this long
 DIVERGES = 0.7  # of silent corruptions; the others reach all replicas alike and only upset the loss, once
+KNOWN = 0.7  # of comparisons that tell whose copy is wrong
 CORRUPTS_EVERY = 50  # steps after which a host that corrupts does it again
 
 
@@ -42,7 +43,7 @@ class Faults:
         self._upset: dict[int, bool] = {}  # step -> finite: something will show in its loss, once
         self.hit: Counter[str] = Counter()
         self.survived: Counter[str] = Counter()
-        world.on_pace += [self._plan_upset, self._plan_comparison]
+        world.on_pace += [self._plan_upset, self._plan_comparison, self._plan_check]
         world.on_formed.append(self._corruptors)
         self._next_fault()
 
@@ -329,22 +330,25 @@ class Faults:
             self._upset_next(finite=True)
             return
         if self._world.poisoned_from is None:
-            self._world.poisoned_from = self._world.step
-        if every := self._section.detect.checksum_every_steps:
-            self._agenda.at(
-                self._world.time_of(self._world.next_multiple(every)), self._diverges, self._world.run, host, fault
-            )
+            self._world.poisoned_from, self._world.poisoned_rank = self._world.step, self._world.rank[host]
+            self._plan_check()
 
-    def _diverges(self, run: int, host: int, fault: Fault) -> None:
-        if run != self._world.run or self._world.phase != "stepping" or self._world.poisoned_from is None:
+    def _plan_check(self) -> None:
+        """Copies of the parameters that differ show at the next comparison, and at each one after it."""
+        world, every = self._world, self._section.detect.checksum_every_steps
+        if world.poisoned_from is not None and every:
+            self._agenda.at(world.time_of(world.next_multiple(every)), self._diverges, world.run)
+
+    def _diverges(self, run: int) -> None:
+        world = self._world
+        if run != world.run or world.phase != "stepping" or world.poisoned_from is None:
             return
-        known = fault.place < 0.7 and self._world.rank[host] >= 0
-        minority = (self._hosts.names[host],) if known else ()
-        self._agenda.send(
-            ev.Diverged(
-                self._agenda.now_s, self._world.epoch, self._world.step, minority, "copies of the parameters differ"
-            )
-        )
+        world.tell_progress()
+        known = 0 <= world.poisoned_rank < len(world.members) and self._agenda.noise.random() < KNOWN
+        minority = (world.members[world.poisoned_rank],) if known else ()
+        text = "copies of the parameters differ"
+        self._agenda.send(ev.Diverged(self._agenda.now_s, world.epoch, world.step, minority, text))
+        self._plan_check()
 
     def replay(self, epoch: int, step: int) -> None:
         self._world.advance()

@@ -52,7 +52,8 @@ class World:
     """phase, epoch, members: of the newest published world. rank: by host, -1 for those that are no members.
 
     run: changes whenever steps end or their pace does, so that what was planned for it is void. step: done.
-    poisoned_from: the state is spoilt after this step, None while it is not. offset: of batches.
+    poisoned_from: the state is spoilt after this step, None while it is not; poisoned_rank: whose copy differs.
+    offset: of batches.
     on_pace, on_formed: called when steps go on at another pace, and when a new world begins to step.
     """
 
@@ -68,16 +69,20 @@ class World:
         self.called = 0  # epoch of the newest Prepare
         self._ranks_of: tuple[str, ...] | None = None  # the members that _called_rank was made for
         self._called_rank: list[int] = []
+        self._compared: tuple[str, ...] | None = None  # the members that _differences was made for
+        self._differences: tuple[list[str], list[int]] = ([], [])
         self.run = 0
         self.step = 0
         self.pace_s = machine.step_s
         self._base_step, self._base_s = 0, 0.0
         self._told_step, self._start_step = 0, 0
+        self._first_told = False  # the first step of the newest world
         self.offset = 0
         self._verified = 0  # newest step at which all copies of the parameters were compared and agreed
         self._catching_up, self._caught_up_s = 0, 0.0  # replicas that are not there yet, and until when
         self._spent: dict[str, float] = {}
         self.poisoned_from: int | None = None
+        self.poisoned_rank = -1
         self.on_pace: list[Callable[[], None]] = []
         self.on_formed: list[Callable[[], None]] = []
         self.interruptions: list[tuple[float, float, str, str, int, int]] = []  # as simulated.Recovered
@@ -114,7 +119,7 @@ class World:
         if compared > self._verified and (self.poisoned_from is None or compared <= self.poisoned_from):
             self._verified = compared
         newest = self.copies.newest("memory")
-        self._told_step = self.step
+        self._told_step, self._first_told = self.step, True
         self._agenda.queue.append(
             ev.Progress(
                 self._agenda.now_s,
@@ -143,30 +148,38 @@ class World:
 
     def _differing(self, members: tuple[str, ...]) -> tuple[list[str], list[int]]:
         """Members of the world there is that have not the same rank among these, and the ranks that differ."""
-        old = self.members
-        changed = [
-            rank
-            for begin in range(0, len(members), _SLICE)
-            if old[begin : begin + _SLICE] != members[begin : begin + _SLICE]
-            for rank in range(begin, min(begin + _SLICE, len(members)))
-            if rank >= len(old) or old[rank] != members[rank]
-        ]
-        moved = [old[rank] for rank in changed if rank < len(old)]
-        return [*moved, *old[len(members) :]], changed
+        if self._compared is not members:
+            old = self.members
+            changed = [
+                rank
+                for begin in range(0, len(members), _SLICE)
+                if old[begin : begin + _SLICE] != members[begin : begin + _SLICE]
+                for rank in range(begin, min(begin + _SLICE, len(members)))
+                if rank >= len(old) or old[rank] != members[rank]
+            ]
+            moved = [old[rank] for rank in changed if rank < len(old)]
+            self._compared, self._differences = members, ([*moved, *old[len(members) :]], changed)
+        return self._differences
 
     def set_pace(self) -> None:
         """Takes up stepping from now on at the speed of the slowest member."""
         self.advance()
-        self.run += 1
         machine = self._machine
         slowest = max((slow.factor for host, slow in self._hosts.slow.items() if self.rank[host] >= 0), default=1.0)
         working = len(self.members) - self._catching_up * machine.replica
         step_s = machine.step_s * machine.full / working * slowest
         self.pace_s = step_s + machine.snapshot_wait_s / machine.snapshot_every
-        self._base_step, self._base_s = self.step, self._agenda.now_s
-        self._agenda.at(self.time_of(self.step + 1), self.report, self.run)
-        self._agenda.at(self.time_of(machine.total_steps), self.report, self.run)
-        self._agenda.at(self.time_of(self.next_multiple(machine.save_every)), self._save_begins, self.run)
+        self._plan(self._agenda.now_s)
+
+    def _plan(self, from_s: float) -> None:
+        """Steps go on from this time; what is to happen at some step of them is planned."""
+        self.run += 1
+        self._base_step, self._base_s = self.step, from_s
+        at, machine = self._agenda.at, self._machine
+        if not self._first_told:
+            at(self.time_of(self.step + 1), self.report, self.run)
+        at(self.time_of(machine.total_steps), self.report, self.run)
+        at(self.time_of(self.next_multiple(machine.save_every)), self._save_begins, self.run)
         for planned in self.on_pace:
             planned()
 
@@ -279,7 +292,7 @@ class World:
         former_size = len(self.members)
         changed = self._differing(action.members)[1]
         self.rank = self._called_ranks(action.members)
-        self._ranks_of = None
+        self._ranks_of = self._compared = None
         self.members, self.epoch = action.members, action.epoch
         self.spares_least = min(self.spares_least, self._standing_by())
         copy = self.copies.find(action.offer)
@@ -289,6 +302,7 @@ class World:
         self.copies.cut_to(action.offer.step)
         self.offset = action.batch_offset
         self.step = self._told_step = self._start_step = action.offer.step
+        self._first_told = False
         self.phase = "forming"
         self.run += 1
         self._catching_up = 0
@@ -376,15 +390,9 @@ class World:
         self.tell_progress()
         self._write("disk", self._machine.disk_save_s)
         self._write("durable", self._machine.durable_save_s)
-        self._wait_for_save()
-        self._agenda.at(self.time_of(self.next_multiple(self._machine.save_every)), self._save_begins, run)
-
-    def _wait_for_save(self) -> None:
-        """Steps wait while the copy is taken; what is planned of this pace moves with them."""
         wait_s = self._machine.save_wait_s
-        if wait_s:
-            self._spent["save"] = self._spent.get("save", 0.0) + wait_s
-            self._base_s += wait_s
+        self._spent["save"] = self._spent.get("save", 0.0) + wait_s
+        self._plan(self._agenda.now_s + wait_s)
 
     def save(self, tier: ev.MemoryTier) -> None:
         if self.phase == "stepping":
@@ -413,5 +421,5 @@ class World:
             self.copies.lost(rank, disk=False)
             self.rank[int(name[1:])] = -1
         self.copies.forget("memory")
-        self.members, self._ranks_of = (), None
+        self.members, self._ranks_of, self._compared = (), None, None
         self._hosts.behind.clear()
