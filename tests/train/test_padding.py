@@ -16,7 +16,7 @@ from gigafactory.model.config import ModelConfig
 from gigafactory.train.batch import device_batch
 from gigafactory.train.step import build_program
 
-DENSE = ModelConfig(layers=2, width=24, heads=2, kv_heads=2, head_dim=8, ffn_width=32, vocab=260, context=16)
+DENSE = ModelConfig(layers=1, width=24, heads=2, kv_heads=2, head_dim=8, ffn_width=32, vocab=260, context=16)
 MIXTURE = DENSE.model_copy(update={"experts": 4, "experts_per_token": 2})
 TRAIN = TrainSection(
     batch_rows=8, sequence=16, moe="dropless", optimizer=OptimizerSection(learning_rate=3e-3, warmup_steps=0)
@@ -52,8 +52,7 @@ def course(corpus: Corpus, model: ModelConfig, layout: Layout, accumulate: int) 
 CASES = [
     (Layout(data=4, fsdp=False), 1),
     (Layout(data=3, fsdp=False), 1),
-    (Layout(data=3, fsdp=True), 2),
-    (Layout(data=3, fsdp=True, context=2), 1),
+    (Layout(data=3, fsdp=True, context=2), 2),
     (Layout(data=7, fsdp=False), 2),  # more replicas than rows of a micro-batch
 ]
 
@@ -62,12 +61,6 @@ CASES = [
 def test_any_number_of_replicas_trains_the_same_batch(corpus: Corpus, layout: Layout, accumulate: int) -> None:
     alone = course(corpus, DENSE, Layout(), 1)
     np.testing.assert_allclose(course(corpus, DENSE, layout, accumulate), alone, rtol=1e-5, atol=1e-6)
-
-
-def test_a_pipeline_with_filler_rows_trains_the_same_batch(corpus: Corpus) -> None:
-    layout = Layout(stage=2, data=3, fsdp=False)
-    alone = course(corpus, DENSE, Layout(), 1)
-    np.testing.assert_allclose(course(corpus, DENSE, layout, 2), alone, rtol=1e-5, atol=1e-6)
 
 
 def test_filler_rows_reach_a_mixture_only_through_its_router_losses(corpus: Corpus) -> None:
