@@ -68,7 +68,7 @@ def simulate(
 
 
 def _print(found: Rehearsal) -> None:
-    from gigafactory.report.goodput_page import tiles
+    from gigafactory.report.goodput_page import label, tiles
     from gigafactory.supervise.rehearsal import what_matters
 
     console, told = Console(highlight=False), found.told
@@ -77,7 +77,8 @@ def _print(found: Rehearsal) -> None:
         console.print(f"{what}: {escape(value)} [dim]({escape(source)})[/dim]", soft_wrap=True)
     console.print()
     for tile in tiles(told):
-        console.print(f"{tile.label:<24} [bold]{escape(tile.value)}[/bold]  [dim]{escape(tile.note)}[/dim]")
+        line = f"{tile.label:<24} [bold]{escape(tile.value):<9}[/bold] [dim]{escape(tile.note)}[/dim]"
+        console.print(line, soft_wrap=True)
     console.print()
     console.print(_ledger(found))
     console.print()
@@ -89,18 +90,20 @@ def _print(found: Rehearsal) -> None:
     answers = _table("recoveries by answer", "times", "p50", "p99", "max")
     for tier, one in told["recoveries"].items():
         times = [fmt.duration(one[key]) for key in ("p50_s", "p99_s", "max_s")]
-        answers.add_row(f"  {tier.replace('_', ' ') or 'unnamed'}", f"{one['count']:,}", *times)
+        answers.add_row(f"  {label(tier)}", f"{one['count']:,}", *times)
     console.print(answers)
     console.print()
     matters = _table("what the loss rests on", "share", "durations behind it")
     for name, share, behind in what_matters(told):
-        matters.add_row(f"  {name.replace('_', ' ')}", f"{100 * share:.2f} %", f"[dim]{escape(behind)}[/dim]")
+        matters.add_row(f"  {label(name)}", f"{100 * share:.2f} %", f"[dim]{escape(behind)}[/dim]")
     console.print(matters)
     if found.directory is not None:
         print(f"report: {found.directory / 'report.html'}   (all assumptions with their sources are there)")
 
 
 def _ledger(found: Rehearsal) -> Table:
+    from gigafactory.report.goodput_page import label
+
     told = found.told
     table = _table("where the time went", "share", "GPU-hours", "")
     gpus = told["workers"] * told["chips_per_worker"]
@@ -108,7 +111,7 @@ def _ledger(found: Rehearsal) -> Table:
     for name, share in told["share"].items():
         if share > 0:
             hours = fmt.count(told["wall_s"][name] * gpus / 3600.0)
-            table.add_row(f"  {name.replace('_', ' ')}", f"{100 * share:.3f} %", hours, f"[dim]{words[name]}[/dim]")
+            table.add_row(f"  {label(name)}", f"{100 * share:.3f} %", hours, f"[dim]{words[name]}[/dim]")
     total = sum(told["share"].values())
     hours = fmt.count(sum(told["wall_s"].values()) * gpus / 3600.0)
     table.add_row("[bold]  all[/bold]", f"[bold]{100 * total:.3f} %[/bold]", hours, "")

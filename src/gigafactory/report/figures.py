@@ -149,15 +149,26 @@ def heat_map(
 
 
 def scatter(
-    title: str, groups: Sequence[Series], *, x: Axis, y: Axis, x_high: float, width: int = 560, height: int = 300
+    title: str,
+    groups: Sequence[Series],
+    *,
+    x: Axis,
+    y: Axis,
+    x_high: float,
+    y_marks: Sequence[float],
+    width: int = 560,
+    height: int = 300,
 ) -> str:
-    """Points alone, all of them, a group a colour; the x axis runs from 0 to ``x_high``. Groups may be empty."""
+    """Points alone, all of them, a group a colour; the x axis runs from 0 to ``x_high``. Groups may be empty.
+
+    y_marks: what the y axis may be marked at; those within its limits are.
+    """
     points = [point for group in groups for point in group.points]
     if not points:
         return _empty(title, width)
     y_low, y_high = _limits(min(point[1] for point in points), max(point[1] for point in points), y)
-    y_ticks = (log_ticks if y.scale == "log" else linear_ticks)(y_low, y_high, 6)
-    left = 14 + _CHARACTER * max(len(y.show(tick)) for tick in y_ticks)
+    y_ticks = [mark for mark in y_marks if y_low <= mark <= y_high]
+    left = 14 + _CHARACTER * max((len(y.show(tick)) for tick in y_ticks), default=0)
     across = _Scale(0.0, x_high, left, width - _RIGHT)
     rows = _key_rows([f"{group.name} ({len(group.points):,})" for group in groups if group.points], left, width)
     up = _Scale(y_low, y_high, height - 48, 18.0 + 18 * (1 + max(row for row, _, _ in rows)), y.scale == "log")

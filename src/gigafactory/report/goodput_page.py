@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from gigafactory.report import format as fmt
@@ -44,6 +45,7 @@ _KIND_OF = {
     "no_supervisor": "held",
 }
 _MOST_CAUSES = 4
+_DURATION_MARKS = (0.01, 0.1, 1, 2, 5, 10, 20, 60, 120, 300, 600, 1800, 3600, 7200, 18000, 36000, 86400, 864000)
 _LEVELS = 200
 _TIME = Axis("time", "time", show=fmt.duration)
 _SHARE = Axis("productive share", show=fmt.share, from_zero=True)
@@ -78,12 +80,12 @@ def tiles(told: Told) -> list[page.Tile]:
         ),
         page.Tile("Of all GPUs held", _percent(told, "of_paid"), "spares included"),
         page.Tile(
-            "Time between failures", fmt.duration(number(told, "mtbf_s")), f"{told.get('unplanned', 0):,} interruptions"
+            "Time between failures", brief(number(told, "mtbf_s")), f"{told.get('unplanned', 0):,} interruptions"
         ),
-        page.Tile("Recovery", fmt.duration(_quantile(lasted, 0.5)), f"p99 {fmt.duration(_quantile(lasted, 0.99))}"),
+        page.Tile("Recovery", brief(_quantile(lasted, 0.5)), f"p99 {brief(_quantile(lasted, 0.99))}"),
         page.Tile(
             "Worst stretch",
-            fmt.duration(number(stretch, "lasted_s")),
+            brief(number(stretch, "lasted_s")),
             f"without a step that stayed; worst hour {fmt.share(number(hour, 'share'))}",
         ),
         page.Tile("Spares used", f"{told.get('spares_used', 0):,}", f"at once, of {_spares(told):,}"),
@@ -112,6 +114,21 @@ _CAUSES_NOTE = (
 _RECOVERIES_NOTE = (
     "From the last step before the fault until the next new step was done; the fault's own step included."
 )
+
+
+def label(name: str) -> str:
+    """A class of the ledger or an answer of the supervisor, as people read it."""
+    return name.replace("re_forming", "re-forming").replace("_", " ") or "unnamed"
+
+
+def brief(seconds: float) -> str:
+    """A length of time in one unit, as it fits a tile or an axis: 64 s, 18.9 min, 3.2 h."""
+    if math.isnan(seconds):
+        return fmt.MISSING
+    for least_s, unit_s, unit in ((172800.0, 86400.0, "d"), (7200.0, 3600.0, "h"), (120.0, 60.0, "min")):
+        if seconds >= least_s:
+            return f"{fmt.significant(seconds / unit_s)} {unit}".replace(".00 ", " ").replace(".0 ", " ")
+    return f"{fmt.significant(seconds, 2)} s" if seconds < 10 else f"{seconds:.0f} s"
 
 
 def decisions_table(told: Told) -> str:
@@ -154,7 +171,7 @@ def _ledger_table(told: Told) -> str:
         share = shares.get(name, 0.0)
         if share > 0:
             hours = fmt.count(seconds.get(name, math.nan) * gpus / 3600.0)
-            rows.append((name.replace("_", " "), f"{100 * share:.3f} %", hours, words))
+            rows.append((label(name), f"{100 * share:.3f} %", hours, words))
     total = sum(shares.values())
     if rows:
         rows.append(("all", f"{100 * total:.3f} %", fmt.count(sum(seconds.values()) * gpus / 3600.0), ""))
@@ -195,16 +212,18 @@ def _interruptions_figure(told: Told) -> str:
     rest = [(at_s, lasted_s) for at_s, lasted_s, one in found if one not in usual]
     groups.append(Series("other causes", rest, _MOST_CAUSES))
     caption = "Interruptions"
-    axis = Axis("lasted", "log", show=fmt.duration)
+    axis = Axis("lasted", "log", show=brief)
     return page.figure(
         caption,
         "each a dot: when, how long until the next new step, and its cause; logarithmic scale",
-        lambda width: scatter(caption, groups, x=_TIME, y=axis, x_high=_wall_s(told), width=width),
+        lambda width: scatter(
+            caption, groups, x=_TIME, y=axis, x_high=_wall_s(told), y_marks=_DURATION_MARKS, width=width
+        ),
     )
 
 
 def _spares_figure(told: Told) -> str:
-    levels = [(at_s, count) for at_s, count in _timeline(told, "standby")]
+    levels = [(at_s, count) for at_s, count in _timeline(told, "standby")][1:]  # the first is before anybody joined
     if _spares(told) <= 0 or not levels:
         return ""
     end_s, points, at, level = _wall_s(told), [], 0, levels[0][1]
@@ -240,6 +259,7 @@ def _worst_hour_figure(told: Told) -> str:
             if part_s > 0 and length_s > 0:
                 stretches.append(Stretch(start_s, end_s, kind, low, low + part_s / length_s))
                 low += part_s / length_s
+    stretches = _merged(stretches)
     caption = "The worst hour"
     until_s = min(begin_s + 3600.0, _wall_s(told))
     note = f"from {fmt.duration(begin_s)}: {fmt.share(number(hour, 'share'))} productive"
@@ -249,6 +269,22 @@ def _worst_hour_figure(told: Told) -> str:
         note,
         lambda width: strip(caption, stretches, KINDS, x=axis, x_range=(begin_s, until_s), width=width, height=150),
     )
+
+
+def _merged(stretches: Sequence[Stretch]) -> list[Stretch]:
+    """Neighbours of one kind and almost one height as one, so that no seams show."""
+    merged: list[Stretch] = []
+    for one in sorted(stretches, key=lambda one: (one.kind, one.start)):
+        last = merged[-1] if merged else None
+        if (
+            last is not None
+            and (last.kind, last.end) == (one.kind, one.start)
+            and abs(last.low - one.low) + abs(last.high - one.high) < 0.05
+        ):
+            merged[-1] = replace(last, end=one.end)
+        else:
+            merged.append(one)
+    return merged
 
 
 def _causes_table(told: Told) -> str:
@@ -261,7 +297,7 @@ def _recoveries_table(told: Told) -> str:
     rows = []
     for tier, one in (told.get("recoveries") or {}).items():
         times = [fmt.duration(number(one, key)) for key in ("p50_s", "p99_s", "max_s")]
-        rows.append((tier.replace("_", " ") or "unnamed", f"{one.get('count', 0):,}", *times))
+        rows.append((label(tier), f"{one.get('count', 0):,}", *times))
     return page.table(("answer", "times", "p50", "p99", "max"), rows)
 
 
