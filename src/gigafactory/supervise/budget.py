@@ -13,6 +13,8 @@ from gigafactory.factory.supervise import RetrySection
 
 NO_PROGRESS = "no progress"
 """The key of every attempt to go on, whatever ended the one before."""
+MANY = 3
+"""Attempts to go on without progress, over all causes, for each that one cause has."""
 HOUR_S = 3600.0
 MOST_PAUSE_S = 600.0
 
@@ -55,7 +57,7 @@ class Verdict:
 def _needed(tally: Tally, retry: RetrySection) -> int:
     """Step whose copy makes the tally be forgotten. For NO_PROGRESS beyond what a step per attempt could reach."""
     if tally.key == NO_PROGRESS:
-        return tally.step + max(retry.refill_steps, 4 * retry.per_cause)
+        return tally.step + max(retry.refill_steps, 2 * MANY * retry.per_cause)
     return tally.step + retry.refill_steps
 
 
@@ -71,12 +73,12 @@ def charge(
     """One more attempt against this cause; it failed at `step`. spent says why there is none left."""
     before = budget.tally(key)
     count = 1 if before is None else before.count + 1
-    limit = 2 * retry.per_cause if key == NO_PROGRESS else retry.per_cause
+    limit = MANY * retry.per_cause if key == NO_PROGRESS else retry.per_cause
     struck = before.step if before is not None and key == NO_PROGRESS else step
     tally = Tally(key, count, struck, at_s, worker)
     others = tuple(other for other in budget.tallies if other.key != key)
     pause_s = 0.0 if count <= 1 else min(MOST_PAUSE_S, retry.backoff_s * 2.0 ** (count - 2))
-    spent = f"{count - 1} of {limit} attempts are used up" if count > limit else ""
+    spent = f"{limit} attempts are used up" if count > limit else ""
     return _with_refill(replace(budget, tallies=(*others, tally)), retry), Verdict(count, pause_s, spent)
 
 

@@ -41,7 +41,10 @@ def on_joined(turn: Turn, event: Joined) -> None:
         if worker in turn.state.out:
             _back(turn, worker)
         elif turn.state.rank(worker) is not None:
-            # The old process is gone without a word: its rank is free, and the new one may take it.
+            # The news may be old, as long as steps are done. When something is wrong it is the cause: the old process
+            # is gone without a word, its rank is free, and the new one may take it.
+            if turn.state.phase not in ("settling", "probing"):
+                continue
             text, key = "its process came back by itself", host_key(worker)
             failed = lose(turn, worker, "GF107", text, "spawn", fence=False, key=key) is not None or failed
             if worker in turn.state.out:
@@ -250,7 +253,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
     for worker in gone:
         turn.remove(worker, "did not come back to a new supervisor", "check", fence=True)
     for worker in [worker for worker in state.standby if worker not in alive]:
-        turn.remove(worker, "did not come back to a new supervisor", "spawn", fence=False)
+        turn.remove(worker, "did not come back to a new supervisor", "check", fence=False)
     for worker, out in tuple(turn.state.out.items()):
         if out.fencing:
             if worker not in gone:
