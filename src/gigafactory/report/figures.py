@@ -18,11 +18,11 @@ from gigafactory.report.scales import Point, linear_ticks, log_ticks, thin, thin
 
 LIGHT = (
     "--paper:#f6f6f4;--panel:#fff;--ink:#1b1d21;--muted:#666b73;--rule:#e6e7e9;--axis:#b9bdc3;--soft:#eff0f1;"
-    "--c0:#2566d4;--c1:#d4581c;--c2:#0b8272;--c3:#7a52cc;--hot:#c8400f;--cold:#1c5fd0;--even:#f1f1ef"
+    "--c0:#2566d4;--c1:#d4581c;--c2:#0b8272;--c3:#7a52cc;--hot:#c8400f;--gold:#d9a514;--cold:#1c5fd0;--even:#f1f1ef"
 )
 DARK = (
     "--paper:#101214;--panel:#181b1f;--ink:#e9eaec;--muted:#9ba1a9;--rule:#2a2e33;--axis:#4d535b;--soft:#21252a;"
-    "--c0:#74a7ff;--c1:#ff9a5c;--c2:#4fcbb6;--c3:#b79cff;--hot:#ff8a4c;--cold:#6ba1ff;--even:#23272c"
+    "--c0:#74a7ff;--c1:#ff9a5c;--c2:#4fcbb6;--c3:#b79cff;--hot:#ff8a4c;--gold:#f0c64a;--cold:#6ba1ff;--even:#23272c"
 )
 _CHARACTER = 6.6  # width of a character at 12px, for placing labels
 _RIGHT = 14  # margin

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from gigafactory.report import format as fmt
@@ -252,14 +251,12 @@ def _worst_hour_figure(told: Told) -> str:
     if math.isnan(begin_s) or not spans:
         return ""
     stretches = []
-    for start_s, end_s, parts in spans:
+    for start_s, end_s, parts in _merged(spans):
         low, length_s = 0.0, end_s - start_s
         for kind, _ in KINDS:
-            part_s = math.fsum(value for name, value in parts.items() if _KIND_OF.get(name, name) == kind)
-            if part_s > 0 and length_s > 0:
-                stretches.append(Stretch(start_s, end_s, kind, low, low + part_s / length_s))
-                low += part_s / length_s
-    stretches = _merged(stretches)
+            if parts.get(kind, 0.0) > 0:
+                stretches.append(Stretch(start_s, end_s, kind, low, low + parts[kind] / length_s))
+                low += parts[kind] / length_s
     caption = "The worst hour"
     until_s = min(begin_s + 3600.0, _wall_s(told))
     note = f"from {fmt.duration(begin_s)}: {fmt.share(number(hour, 'share'))} productive"
@@ -271,19 +268,27 @@ def _worst_hour_figure(told: Told) -> str:
     )
 
 
-def _merged(stretches: Sequence[Stretch]) -> list[Stretch]:
-    """Neighbours of one kind and almost one height as one, so that no seams show."""
-    merged: list[Stretch] = []
-    for one in sorted(stretches, key=lambda one: (one.kind, one.start)):
-        last = merged[-1] if merged else None
-        if (
-            last is not None
-            and (last.kind, last.end) == (one.kind, one.start)
-            and abs(last.low - one.low) + abs(last.high - one.high) < 0.05
-        ):
-            merged[-1] = replace(last, end=one.end)
-        else:
-            merged.append(one)
+def _merged(spans: Sequence[Any]) -> list[tuple[float, float, dict[str, float]]]:
+    """Spans with their seconds by kind; neighbours of about the same shares are one, so that no seams show."""
+    merged: list[tuple[float, float, dict[str, float]]] = []
+    for start_s, end_s, parts in spans:
+        kinds: dict[str, float] = {}
+        for name, part_s in parts.items():
+            kind = _KIND_OF.get(name, name)
+            kinds[kind] = kinds.get(kind, 0.0) + part_s
+        if end_s <= start_s:
+            continue
+        if merged:
+            begin_s, until_s, before = merged[-1]
+            far = sum(
+                abs(kinds.get(kind, 0.0) / (end_s - start_s) - before.get(kind, 0.0) / (until_s - begin_s))
+                for kind in kinds.keys() | before.keys()
+            )
+            if until_s == start_s and far < 0.1:
+                both = {kind: kinds.get(kind, 0.0) + before.get(kind, 0.0) for kind in kinds.keys() | before.keys()}
+                merged[-1] = (begin_s, end_s, both)
+                continue
+        merged.append((start_s, end_s, kinds))
     return merged
 
 
