@@ -32,6 +32,8 @@ class Service(Protocol):
 
     address: str
 
+    def release(self) -> None: ...
+
     def stop(self) -> None: ...
 
 
@@ -126,6 +128,7 @@ class Crew:
         self._part = part
         self._snapshot_every = snapshot_every
         self._measured = measured
+        self._published = -1  # newest epoch
         self._worker_of: dict[int, str] = {}
         self._lost_s: dict[str, float] = {}  # worker without connection -> when that is told
         self._preparing: _Asked | None = None
@@ -220,10 +223,11 @@ class Crew:
     def _on_step(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:
         peer, world = self.peers[worker], self.world
         peer.held = _newest(peer.held | _by_step(message.get("held")))
+        record = message.get("record")
+        if record is not None and message["epoch"] == self._published:
+            self._write(record)  # also on the way to the next epoch, which may start from this step
         if world is None or message["epoch"] != world.epoch:
             return []
-        if (record := message.get("record")) is not None:
-            self._write(record)
         if message.get("held") and worker == world.members[0]:
             self._measured(float(message["step_s"]), float(message.get("snapshot_s") or 0.0))
         held = {name: self.peers[name].held for name in world.members if name in self.peers}
@@ -276,6 +280,8 @@ class Crew:
         size_bytes = max((_size_bytes(self.peers[w].held) for w in action.members if w in self.peers), default=0)
         deadline_s = at_s + PREPARE_S + size_bytes / READ_BYTES_PER_S
         self.epoch = action.epoch
+        for service in self._services[-1:]:
+            service.release()  # members may still wait for one that is gone
         self._preparing = _Asked(action.epoch, 0, action.members, deadline_s)
         for worker in action.members:
             self.tell(worker, {"type": "prepare", "epoch": action.epoch})
@@ -285,6 +291,7 @@ class Crew:
         """Second phase: a service of its own for each epoch, and to each member what it has to know."""
         offer, members = action.offer, action.members
         self.done.clear()
+        self._published = action.epoch
         self._course.published(action.epoch, offer.step)
         service = self._serve(len(members))
         self._services.append(service)

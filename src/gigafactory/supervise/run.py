@@ -124,6 +124,7 @@ class Supervised:
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.names = placement.open(self.inbox.put, worker_environment(factory, held.path))
         token = secrets.token_hex(16)
+        self.coordinators = epochs.Coordinators(placement.host())
         self.server = channel.Server(placement.host(), token, inbox=self.inbox)
         place = {"address": self.server.address, "token": token, "pid": os.getpid()}
         _write_secret(held.path / "supervisor.json", place)
@@ -162,7 +163,7 @@ class Supervised:
             domain=placement.domain,
             send=self.server.send,
             hang_up=self.server.close,
-            serve=lambda size: epochs.serve(size, placement.host()),
+            serve=self.coordinators.serve,
             layout_for=lambda size: layout_for(factory, size),
             write=self.desk.record,
             part=self.keeper.part,
@@ -230,6 +231,7 @@ class Supervised:
             (self.run.path / "supervisor.json").unlink()
         self.placement.close()
         self.crew.close()
+        self.coordinators.close()
         self.keeper.close()
         self.server.stop()
         self.desk.close()
