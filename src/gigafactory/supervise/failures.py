@@ -266,6 +266,8 @@ def on_probed(turn: Turn, event: Probed) -> None:
     stuck = [(worker, "silent") for worker in event.silent]
     stuck += [(worker, "behind") for worker in event.behind if worker not in event.silent]
     pause_s, found = 0.0, False
+    if len(stuck) > max(1, len(state.members) // 2):
+        stuck = []  # most cannot be what the others wait for
     for worker, how in stuck:
         if turn.state.rank(worker) is None or worker in turn.state.holes:
             continue

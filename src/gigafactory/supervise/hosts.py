@@ -59,6 +59,8 @@ def on_joined(turn: Turn, event: Joined) -> None:
             turn.fenced(worker)  # it stands by, so its old process is gone
     if turn.state.finished:
         return
+    if fresh and turn.state.phase == "requeued":  # whether or not the scheduler has said so
+        turn.enter("gathering", turn.at_s + turn.state.section.join_s)
     if failed:
         answer(turn)
     else:
@@ -84,7 +86,7 @@ def _back(turn: Turn, worker: str) -> None:
 def more(turn: Turn) -> None:
     """There may be more workers than before."""
     state = turn.state
-    if state.phase in ("gathering", "requeued") and not state.members:
+    if state.phase == "gathering" and not state.members:
         recover.start(turn)
     elif state.phase in ("gathering", "rejoining"):
         recover.go(turn)
@@ -269,7 +271,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
         turn.set(standby={**state.standby, **dict.fromkeys(unknown, turn.at_s)})
         turn.set(domains=state.domains.extended(dict.fromkeys(unknown, "")))
     turn.arm_lease()
-    if state.phase == "requeued":
+    if state.phase == "requeued" and not state.standby:
         return
     if not state.members:
         turn.enter("gathering", turn.at_s + state.section.join_s)

@@ -80,7 +80,7 @@ def decide(state: State, event: Event) -> tuple[State, tuple[Action, ...]]:
 
 def _on_progress(turn: Turn, event: Progress) -> None:
     state = turn.state
-    if event.epoch != state.epoch or state.phase not in failures.BROKEN or event.step < state.pace.step:
+    if event.epoch != state.epoch or state.phase in ("preparing", "fencing") or event.step < state.pace.step:
         return
     if state.phase == "forming" and event.step == state.pace.step:
         return
@@ -94,6 +94,9 @@ def _on_progress(turn: Turn, event: Progress) -> None:
         changes["lineage"] = replace(state.lineage, snapshot_step=event.snapshot_step)
     if state.phase == "forming":
         changes["pace"] = replace(pace, at_s=before.at_s, times_s=before.times_s)
+    if state.incident is not None and state.phase not in failures.BROKEN:
+        # Somebody is gone, and the others did one more step together: it counts.
+        changes["incident"] = replace(state.incident, step=event.step)
     turn.set(**changes)
     if state.phase == "forming" and not code:
         recover.on_first_step(turn, event)

@@ -101,6 +101,7 @@ def on_diverged(turn: Turn, event: Diverged) -> None:
     if spent:
         turn.finish("GF195", f"{text}; {spent}: going back and replacing workers did not help")
         return
+    roll_back(turn, Rollback(state.pace.verified_step, "GF142", text))
     if _blame(turn, event.minority, event.step, f"its parameters differ after step {event.step}{detail}"):
         return
     text = f"parameters differ after step {event.step}, and nobody can tell whose are right{detail}"

@@ -176,7 +176,11 @@ def requeue(turn: Turn, why: str) -> None:
         going=(),
         leaving=(),
         standby={},
-        out={worker: out for worker, out in state.out.items() if out.plan == "drain"},
+        out={  # the new hosts may be the old ones: whoever was to be repaired or tested still has to be tested
+            worker: replace(out, asked=False, up=False, fencing=False)
+            for worker, out in state.out.items()
+            if out.plan != "spawn"
+        },
         unfenced={**state.unfenced, **dict.fromkeys(alive, until)},
     )
 
