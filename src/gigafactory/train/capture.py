@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh, NamedSharding, Sharding
 
 from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import Region, piece_key, region_of
@@ -44,65 +45,60 @@ def take_snapshot(
     """
     jax.block_until_ready(tree)
     start_s = time.perf_counter()
-    arrays, structure = jax.tree.flatten(tree)
-    kinds = tuple((array.shape, array.dtype.name, array.sharding) for array in arrays)
-    plan = _plan(structure, kinds, tuple(domains), jax.process_index())
-    copies = [(piece, arrays[piece.leaf].addressable_data(piece.shard)) for piece in plan.pieces]
-    for _, data in copies:
+    leaves = named_leaves(tree)
+    copies: list[tuple[str, tuple[int, ...], jax.Array]] = []
+    lone: list[str] = []
+    for path, leaf in leaves.items():
+        for cut in _cuts(leaf.sharding, leaf.shape, tuple(domains)):
+            key = piece_key(path, cut.start)
+            copies.append((key, cut.start, leaf.addressable_data(cut.shard)))
+            if cut.to_send:
+                lone.append(key)
+    for _, _, data in copies:
         data.copy_to_host_async()  # all transfers are under way before the first is waited for
-    size_bytes = sum(data.nbytes for _, data in copies)
-    store.expect_lone(bool(plan.lone))
+    size_bytes = sum(data.nbytes for _, _, data in copies)
+    described = {path: {"shape": list(leaf.shape), "dtype": leaf.dtype.name} for path, leaf in leaves.items()}
+    store.expect_lone(bool(lone))
     # written straight from the arrays' own memory: nobody may change it before this returns
-    copied = (PieceBytes(piece.key, piece.start, np.asarray(data, order="C")) for piece, data in copies)
-    entry = store.write(step, OWN, meta, plan.leaves, copied, size_bytes)
+    copied = (PieceBytes(key, start, np.asarray(data, order="C")) for key, start, data in copies)
+    entry = store.write(step, OWN, meta, described, copied, size_bytes)
     if entry is None:
         return None
-    return Snapshot(step, entry, plan.lone, time.perf_counter() - start_s, size_bytes)
+    return Snapshot(step, entry, tuple(lone), time.perf_counter() - start_s, size_bytes)
 
 
-class _Place(NamedTuple):
-    """Where a piece is found: number of the leaf, and of this process's shard of it."""
+class _Cut(NamedTuple):
+    """A box of an array: where it starts, which of this process's shards has it, whether the buddy gets a copy."""
 
-    key: str
     start: tuple[int, ...]
-    leaf: int
     shard: int
+    to_send: bool
 
 
-class _Plan(NamedTuple):
-    """What does not change from step to step. leaves: as in an inventory. lone: keys that the buddy gets."""
-
-    leaves: dict[str, Any]
-    pieces: tuple[_Place, ...]
-    lone: tuple[str, ...]
+# By mesh, as long as that lives: it knows the devices of its world, which must not outlive that.
+_known: weakref.WeakKeyDictionary[Mesh, dict[tuple, tuple[_Cut, ...]]] = weakref.WeakKeyDictionary()
 
 
-@functools.lru_cache(maxsize=2)
-def _plan(structure: Any, kinds: tuple, domains: tuple[str, ...], rank: int) -> _Plan:
-    """kinds: shape, dtype name and sharding of each leaf of the tree of this structure."""
-    paths = named_leaves(jax.tree.unflatten(structure, range(len(kinds))))
-    pieces: list[_Place] = []
-    lone: list[str] = []
-    for path, number in paths.items():
-        shape, _, sharding = kinds[number]
-        holders = _holders(sharding, shape)
-        seen: set[Region] = set()
-        for shard, index in enumerate(sharding.addressable_devices_indices_map(shape).values()):
-            region = region_of(index, shape)
-            if region in seen:  # this process's devices hold copies of each other
-                continue
-            seen.add(region)
-            start = tuple(low for low, _ in region)
-            pieces.append(_Place(piece_key(path, start), start, number, shard))
-            if domains and sender_of(holders[region], domains) == rank:
-                lone.append(pieces[-1].key)
-    leaves = {path: {"shape": list(kinds[number][0]), "dtype": kinds[number][1]} for path, number in paths.items()}
-    return _Plan(leaves, tuple(pieces), tuple(lone))
+def _cuts(sharding: Sharding, shape: tuple[int, ...], domains: tuple[str, ...]) -> tuple[_Cut, ...]:
+    """The distinct boxes that this process holds of an array; looking at all devices of a world once only."""
+    if not isinstance(sharding, NamedSharding) or not isinstance(sharding.mesh, Mesh):
+        return _cut(sharding, shape, domains)
+    known = _known.setdefault(sharding.mesh, {})
+    key = (sharding.spec, shape, domains)
+    if key not in known:
+        known[key] = _cut(sharding, shape, domains)
+    return known[key]
 
 
-def _holders(sharding: Any, shape: tuple[int, ...]) -> dict[Region, list[int]]:
-    """Ranks that hold each box of an array, sorted."""
-    found: dict[Region, set[int]] = {}
+def _cut(sharding: Any, shape: tuple[int, ...], domains: tuple[str, ...]) -> tuple[_Cut, ...]:
+    holders: dict[Region, set[int]] = {}
     for device, index in sharding.devices_indices_map(shape).items():
-        found.setdefault(region_of(index, shape), set()).add(device.process_index)
-    return {region: sorted(ranks) for region, ranks in found.items()}
+        holders.setdefault(region_of(index, shape), set()).add(device.process_index)
+    me = jax.process_index()
+    found: dict[Region, _Cut] = {}
+    for shard, index in enumerate(sharding.addressable_devices_indices_map(shape).values()):
+        region = region_of(index, shape)
+        to_send = bool(domains) and sender_of(sorted(holders[region]), domains) == me
+        # this process's devices may hold copies of each other: the first is taken
+        found.setdefault(region, _Cut(tuple(low for low, _ in region), shard, to_send))
+    return tuple(found.values())
