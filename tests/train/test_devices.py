@@ -19,7 +19,7 @@ def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     monkeypatch.delitem(sys.modules, "jax")
     monkeypatch.setenv("XLA_FLAGS", "--xla_dump_to=x")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
-    monkeypatch.setattr(devices, "_has_gpu", lambda: False)
+    monkeypatch.setattr(devices, "has_gpu", lambda: False)
     return monkeypatch
 
 
@@ -48,7 +48,7 @@ def test_what_the_user_has_set_stands(fresh: pytest.MonkeyPatch) -> None:
     set_up(64)
     assert os.environ["XLA_FLAGS"] == f"{COUNT_FLAG}=64"
     fresh.delenv("XLA_FLAGS")
-    fresh.setattr(devices, "_has_gpu", lambda: True)
+    fresh.setattr(devices, "has_gpu", lambda: True)
     set_up(64)  # JAX then says how many GPUs there are
     assert "XLA_FLAGS" not in os.environ
 
@@ -56,9 +56,9 @@ def test_what_the_user_has_set_stands(fresh: pytest.MonkeyPatch) -> None:
 def test_a_gpu_counts_unless_jax_is_told_to_leave_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices.shutil, "which", lambda _: "/usr/bin/nvidia-smi")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert not devices._has_gpu()
+    assert not devices.has_gpu()
     monkeypatch.delenv("JAX_PLATFORMS")
-    assert devices._has_gpu()
+    assert devices.has_gpu()
 
 
 def test_the_fastest_of_several_matmuls_counts() -> None:

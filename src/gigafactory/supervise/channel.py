@@ -7,6 +7,7 @@ or without the token ends that connection and nothing else.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import json
 import queue
@@ -92,6 +93,11 @@ class Connection:
     def fileno(self) -> int:
         return self._link.fileno()
 
+    @property
+    def local_host(self) -> str:
+        """This end's address, by which the other side's network can reach this host."""
+        return str(self._link.getsockname()[0])
+
     def send(self, message: Message) -> None:
         """Raises ClosedError when the other side is gone."""
         data = encode(message)
@@ -104,7 +110,7 @@ class Connection:
             raise ClosedError(str(error)) from error
 
     def receive(self, timeout_s: float) -> Message | None:
-        """The next message, or None after timeout_s. Raises ClosedError when the other side is gone or talks nonsense."""
+        """The next message, or None after timeout_s. Raises ClosedError when the link is of no use any more."""
         deadline_s = time.monotonic() + timeout_s
         while not self._ready:
             try:
@@ -124,10 +130,8 @@ class Connection:
 
     def close(self) -> None:
         """Ends the connection; a thread that waits in `receive` gets ClosedError."""
-        try:
+        with contextlib.suppress(OSError):  # closed already
             self._link.shutdown(socket.SHUT_RDWR)
-        except OSError:
-            pass  # was closed already
         self._link.close()
 
 
@@ -222,10 +226,8 @@ class Server:
         self._thread.join()
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # stopped, or more wake-up calls are waiting than it takes
             self._wake_up.send(b"\0")
-        except OSError:
-            pass  # stopped, or more wake-up calls are waiting than it takes
 
     def _serve(self) -> None:
         while not self._stopping:

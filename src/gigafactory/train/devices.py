@@ -19,7 +19,7 @@ def set_up(wanted: int) -> None:
     Must run before JAX is imported. A count in XLA_FLAGS stands, so that a layout can be tried on more devices than
     cores. Raises UserError when more are wanted than there are.
     """
-    if "jax" in sys.modules or COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or _has_gpu():
+    if "jax" in sys.modules or COUNT_FLAG in os.environ.get("XLA_FLAGS", "") or has_gpu():
         return
     cores = len(os.sched_getaffinity(0))
     # two devices on one core are slow but right, and a file made for two cores still runs
@@ -33,7 +33,8 @@ def set_up(wanted: int) -> None:
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COUNT_FLAG}={wanted}".strip()
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether this machine has GPUs that JAX is to use."""
     return shutil.which("nvidia-smi") is not None and os.environ.get("JAX_PLATFORMS", "") != "cpu"
 
 
