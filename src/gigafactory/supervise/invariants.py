@@ -15,6 +15,7 @@ from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.supervise.batches import Batches
 from gigafactory.supervise.events import (
     Action,
+    CheckHealth,
     Committed,
     Damaged,
     Decided,
@@ -53,7 +54,7 @@ INVARIANTS = {
     "GF905": "a drained or unfit worker is used only after it passed a health check",
     "GF906": "a worker that is fenced, dead or lost is never a member",
     "GF907": "the ledger closes",
-    "GF908": "with enough healthy workers the run makes progress",
+    "GF908": "with enough healthy workers the run makes progress, and an epoch is as large as they allow",
     "GF909": "restarts without checkpointed progress are bounded",
     "GF910": "an epoch has a number of its own, a legal size and nobody twice, and somebody said why it is formed",
 }
@@ -115,8 +116,9 @@ class Checker:
         ledger: Callable[[], Ledger] | None = None,
         stalled_s: float = STALLED_S,
     ) -> None:
-        self._sizes = frozenset(sizes)
+        self._sizes = tuple(sorted(sizes))
         self._least = min(sizes)
+        self._per_cause, self._refill_steps = section.retry.per_cause, section.retry.refill_steps
         self._lease_s = section.lease_s
         self._most_restarts = 4 * section.retry.per_cause + 4
         self._truth, self._ledger, self._stalled_s = truth, ledger, stalled_s
@@ -134,6 +136,8 @@ class Checker:
         self._still: dict[str, float] = {}  # may compute at the latest until then
         self._barred: dict[str, str] = {}  # must not be a member; why
         self._unchecked: set[str] = set()  # barred until a health check passes
+        self._testing: set[str] = set()  # health checks under way
+        self._spare = 0  # workers that stood by, fit and not asked for, when the newest epoch was called for
         self._damaged: set[tuple[str, int]] = set()
         self._batches = Batches()
         self._copied = 0  # newest step of which a copy exists in the course that is trained
@@ -141,6 +145,7 @@ class Checker:
         self._corrupt = False  # a corruption was reported, and no epoch has started since
         self._said: list[Decided] = []
         self._restarts = 0
+        self._attempts: deque[int] = deque(maxlen=max(section.retry.per_cause, 1))  # newest copy at each epoch
         self._moved_s = at_s  # newest step, or newest time at which there were too few workers
         self._over = False
 
@@ -154,6 +159,9 @@ class Checker:
         self._see(event)
         for action in actions:
             self._do(event.at_s, action)
+        if any(isinstance(action, Prepare) for action in actions) and self._asked is not None:
+            unfit = sum(worker in self._up for worker in self._barred.keys() | self._testing)
+            self._spare = len(self._up) - unfit - len(self._asked.members)
         if not isinstance(event, Progress):
             if self._truth is not None and len(stepping := self._truth.stepping()) > 1:
                 self._fail("GF901", f"epochs {_list(sorted(stepping))} can step")
@@ -190,6 +198,7 @@ class Checker:
             self._barred[event.worker] = "it is lost"
             self._still.setdefault(event.worker, event.at_s + self._lease_s)
         elif isinstance(event, HealthChecked):
+            self._testing.discard(event.worker)
             if event.passed:
                 self._unchecked.discard(event.worker)
                 if event.worker in self._up:
@@ -270,8 +279,11 @@ class Checker:
         elif isinstance(action, Requeue):
             for worker in self._seats:
                 self._still.setdefault(worker, at_s + self._lease_s)
+            self._up.clear()  # given back
+        elif isinstance(action, CheckHealth):
+            self._testing.add(action.worker)
         elif isinstance(action, Finish):
-            self._over = True
+            self._finish(action)
 
     def _publish(self, at_s: float, action: Publish) -> None:
         self._legal(action)
@@ -296,8 +308,18 @@ class Checker:
         self._published, self._members = action.epoch, action.members
         self._said.clear()
         self._restarts += 1
+        self._attempts.append(self._copied)
         if self._restarts > self._most_restarts and not self._over:
             self._fail("GF909", f"{self._restarts} epochs since the copy of step {self._copied}")
+
+    def _finish(self, action: Finish) -> None:
+        """A run that ends early has tried: its last attempts brought little."""
+        if not (action.complete or self._over) and self._truth is not None and self._truth.usable() >= self._least:
+            made = self._copied - self._attempts[0] if len(self._attempts) == self._attempts.maxlen else 0
+            if self._restarts < self._per_cause and made >= self._per_cause * self._refill_steps:
+                text = f"the run was given up after {made} steps in {len(self._attempts)} epochs: {action.text}"
+                self._fail("GF908", text)
+        self._over = True
 
     def _legal(self, action: Publish) -> None:
         asked, prepared = self._asked, self._prepared
@@ -311,6 +333,9 @@ class Checker:
             self._fail("GF910", f"epoch {action.epoch} is published with other members than were prepared")
         if len(action.members) not in self._sizes:
             self._fail("GF910", f"epoch {action.epoch} has {len(action.members)} members, which no layout fits")
+        could = max((size for size in self._sizes if size <= len(action.members) + self._spare), default=0)
+        if could > len(action.members):
+            self._fail("GF908", f"epoch {action.epoch} has {len(action.members)} members, and {self._spare} stood by")
         if not self._said:
             self._fail("GF910", f"epoch {action.epoch} is published and nothing was logged that says why")
 
