@@ -266,12 +266,23 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
             turn.update_out(worker, asked=False, up=False)
             recover.begin_plan(turn, worker)
     state = turn.state
-    unknown = [worker for worker in event.alive if worker not in state.domains and worker not in state.out]
-    if unknown:
-        turn.set(standby={**state.standby, **dict.fromkeys(unknown, turn.at_s)})
-        turn.set(domains=state.domains.extended(dict.fromkeys(unknown, "")))
+    leaving = {worker for worker, _ in state.leaving}
+    nowhere = [
+        worker
+        for worker in event.alive
+        if worker not in state.standby
+        and worker not in state.out
+        and worker not in leaving
+        and state.rank(worker) is None
+    ]
+    if nowhere:
+        unknown = [worker for worker in nowhere if worker not in state.domains]
+        turn.set(
+            standby={**state.standby, **dict.fromkeys(nowhere, turn.at_s)},
+            domains=state.domains.extended(dict.fromkeys(unknown, "")),
+        )
     turn.arm_lease()
-    if state.phase == "requeued" and not state.standby:
+    if state.phase == "requeued" and not turn.state.standby:
         return
     if not state.members:
         turn.enter("gathering", turn.at_s + state.section.join_s)
