@@ -98,6 +98,36 @@ COMMANDS = {
         "Make every decision of a supervised run again; with --policy, what would have been decided.",
         ("gigafactory replay runs/chaos", "gigafactory replay runs/chaos --policy supervise.retry.per_cause=1"),
     ),
+    "operate status": Command(
+        "gigafactory.cli.operate:status",
+        "Say who trains, what was decided, and where the time went.",
+        ("gigafactory operate status runs/first",),
+    ),
+    "operate drain": Command(
+        "gigafactory.cli.operate:drain",
+        "Take a worker's host out of use.",
+        ("gigafactory operate drain runs/first w2",),
+    ),
+    "operate undrain": Command(
+        "gigafactory.cli.operate:undrain",
+        "Give a drained worker back to the run.",
+        ("gigafactory operate undrain runs/first w2",),
+    ),
+    "operate stop": Command(
+        "gigafactory.cli.operate:stop",
+        "End a run with a checkpoint.",
+        ("gigafactory operate stop runs/first",),
+    ),
+    "operate rollback": Command(
+        "gigafactory.cli.operate:rollback",
+        "Train on from an older checkpoint.",
+        ("gigafactory operate rollback runs/first 1200",),
+    ),
+    "operate jobset": Command(
+        "gigafactory.cli.operate:jobset",
+        "Write a run as a Kubernetes JobSet.",
+        ("gigafactory operate jobset factory.toml --image registry/gigafactory:1 > jobset.yaml",),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
@@ -109,7 +139,11 @@ COMMANDS = {
         ("gigafactory catalog show h100-sxm", "gigafactory catalog show grok-1"),
     ),
 }
-GROUPS = {"data": "Look at training text.", "catalog": "Facts about chips, fabrics and models, with their sources."}
+GROUPS = {
+    "data": "Look at training text.",
+    "operate": "Look after a supervised run.",
+    "catalog": "Facts about chips, fabrics and models, with their sources.",
+}
 
 HELP = "One factory file describes a compute factory: check it, train what it says, use what it makes."
 FIRST_STEPS = (
