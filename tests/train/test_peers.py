@@ -150,6 +150,21 @@ def test_a_lost_buddy_is_said_once_and_tried_again(world: World) -> None:
     assert len(world.said) == 1
 
 
+def test_a_cut_connection_is_opened_again(world: World) -> None:
+    """As when a worker leaves a broken world: it cuts all that it is connected to."""
+    store = world.worker("w0")
+    kept = world.worker("w1")
+    buddy = world.buddy("w0")
+    buddy.aim(world.servers["w1"].address)
+    for step in (1, 2, 3):
+        buddy.send(hold(store, step))
+        assert buddy.flush(10)
+        assert list(kept.news()) == [step]
+        assert buddy._link is not None
+        buddy._link.shutdown(socket.SHUT_RDWR)
+    assert world.said == []
+
+
 def test_a_silent_buddy_holds_nobody_up_for_long(world: World) -> None:
     """It accepts and never answers, as a stopped process does."""
     store = world.worker("w0")

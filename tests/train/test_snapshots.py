@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -33,7 +34,8 @@ def silent(line: str) -> None:
 
 @pytest.fixture
 def store(tmp_path: Path) -> SnapshotStore:
-    return SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent)
+    """A second passes whenever it looks at its clock."""
+    return SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent, clock=itertools.count(1.0).__next__)
 
 
 def meta(step: int, **more: Any) -> dict[str, Any]:
@@ -122,6 +124,56 @@ def test_one_more_stays_while_copies_are_on_their_way(store: SnapshotStore) -> N
     assert list(store.held()) == [4, 5, 6]
 
 
+def test_what_an_order_may_be_on_its_way_for_stays_a_moment(tmp_path: Path) -> None:
+    time_s = [100.0]
+    store = SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent, clock=lambda: time_s[0])
+    for step in range(1, 6):
+        take(store, step)
+    assert list(store.held()) == [1, 2, 3, 4, 5]
+    for step in range(6, 20):
+        take(store, step)
+    assert list(store.held()) == list(range(10, 20)), "not more than a few"
+    time_s[0] += 1.0
+    take(store, 20)
+    assert list(store.held()) == [19, 20]
+
+
+def test_what_is_being_saved_stays(store: SnapshotStore) -> None:
+    take(store, 1)
+    with store.pinned(1):
+        for step in range(2, 6):
+            take(store, step)
+        assert list(store.held()) == [1, 4, 5]
+    take(store, 6)
+    assert list(store.held()) == [5, 6]
+
+
+def test_an_inventory_is_taken_while_steps_go_on(tmp_path: Path) -> None:
+    """As for a supervisor that comes back: nothing whole is called damaged, nothing new is forgotten."""
+    store = SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent, clock=itertools.count(1.0).__next__)
+    leaves = {"x": {"shape": [50_000], "dtype": "float32"}}
+    stop = threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            store.held()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        for step in range(1, 200):
+            store.write(step, OWN, meta(step), leaves, [PieceBytes("x@0", (0,), np.full(50_000, step, "f4"))], 200_000)
+            assert step in store.held()
+    finally:
+        stop.set()
+        thread.join()
+    assert list(store.held()) == [198, 199]
+    assert sorted(path.name for path in (tmp_path / "memory").glob("step-*")) == [
+        "step-00000198.own",
+        "step-00000199.own",
+    ]
+
+
 def test_news_is_told_once(store: SnapshotStore) -> None:
     assert store.news() == {}
     leaves = {"x": {"shape": [4], "dtype": "float32"}}
@@ -203,7 +255,7 @@ def test_a_killed_writer_leaves_nothing_that_counts(tmp_path: Path) -> None:
 def test_what_memory_is_too_small_for_goes_to_disk(tmp_path: Path, mount_disk: Callable[[str], Path]) -> None:
     memory = mount_disk("size=64k") / "w0"
     said: list[str] = []
-    store = SnapshotStore(memory, tmp_path / "fallback", said.append)
+    store = SnapshotStore(memory, tmp_path / "fallback", said.append, clock=itertools.count(1.0).__next__)
     tree = {"x": jnp.ones(100_000)}
     for step in (1, 2, 3):
         assert take_snapshot(store, step, tree, meta(step), DOMAINS) is not None
@@ -235,7 +287,7 @@ def test_pages_of_evicted_snapshots_are_used_again(store: SnapshotStore, tmp_pat
 
 def test_readers_and_writers_do_not_meet(tmp_path: Path) -> None:
     """A reader of a snapshot gets its bytes, or learns that it is gone."""
-    store = SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent)
+    store = SnapshotStore(tmp_path / "memory", tmp_path / "disk", silent, clock=itertools.count(1.0).__next__)
     leaves = {"x": {"shape": [50_000], "dtype": "float32"}}
     stop = threading.Event()
     wrong: list[str] = []

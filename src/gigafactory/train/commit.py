@@ -106,7 +106,7 @@ def write_share(store: SnapshotStore, step: int, keys: Iterable[str], path: Path
     the time of it. Raises UserError, whose text is for the part message; the attempt is then of no more use.
     """
     try:
-        with disk_errors(path, "save the checkpoint"):
+        with disk_errors(path, "save the checkpoint"), store.pinned(step):
             return write_part(path, {key: _from_snapshot(store, step, key) for key in keys}, process)
     except DamagedError as error:
         report_failure(path, process, error)

@@ -18,6 +18,7 @@ import math
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -38,6 +39,7 @@ _LENGTH = struct.Struct(">I")
 HEADER_AT_MOST_BYTES = 16 << 20  # descriptions of 100,000 pieces are about 10 MB
 IDLE_S = 600.0  # a connection that says nothing for so long is closed
 CONNECT_S = 5.0
+AT_ONCE_S = 1.0
 
 
 class PeerError(Exception):
@@ -245,9 +247,8 @@ class Buddy:
     def aim(self, address: str | None) -> None:
         """Whom to send to from now on (at each publish); None is nobody. What is under way is given up."""
         with self._changed:
-            if address == self._address:
-                return
-            self._address, self._waiting, self._failing = address, None, False
+            self._failing = self._failing and address == self._address
+            self._address, self._waiting = address, None
             link, self._link = self._link, None
         if link is not None:
             _hang_up(link)
@@ -301,20 +302,9 @@ class Buddy:
 
     def _hand_over(self, snapshot: Snapshot, address: str) -> None:
         try:
-            link = self._link_to(address)
-            pieces = {key: snapshot.entry["pieces"][key] for key in snapshot.lone}
-            entry = snapshot.entry | {"pieces": pieces}
-            header = {"type": "keep", "of": self._worker, "step": snapshot.step, **entry}
-            header["payload_bytes"] = sum(size_of(entry, key) for key in pieces)
-            _send(link, header)
-            for key in pieces:
-                data = self._store.read(snapshot.step, key)
-                if data is None:
-                    raise PeerError("the snapshot is gone")
-                link.sendall(data.data)
-            answer = _receive(link)
-            if answer["type"] != "kept":
-                raise PeerError(str(answer.get("text", "no answer")))
+            link = self._link
+            if link is None or not self._sent(snapshot, link):
+                self._sent(snapshot, self._link_to(address), last=True)
         except (OSError, PeerError, DamagedError) as error:
             self._failed(address, snapshot.step, error)
             return
@@ -322,16 +312,41 @@ class Buddy:
             self._say(f"copies at {address} go on with step {snapshot.step:,}")
             self._failing = False
 
+    def _sent(self, snapshot: Snapshot, link: socket.socket, *, last: bool = False) -> bool:
+        """Whether the buddy has the lone pieces now; False at once if the link turns out to be cut since its last use.
+
+        Raises if it fails otherwise, or if this is the last try.
+        """
+        began_s = time.monotonic()
+        pieces = {key: snapshot.entry["pieces"][key] for key in snapshot.lone}
+        entry = snapshot.entry | {"pieces": pieces}
+        header = {"type": "keep", "of": self._worker, "step": snapshot.step, **entry}
+        header["payload_bytes"] = sum(size_of(entry, key) for key in pieces)
+        try:
+            _send(link, header)
+            for key in pieces:
+                data = self._store.read(snapshot.step, key)
+                if data is None:
+                    raise DamagedError("the snapshot is gone")
+                link.sendall(data.data)
+            answer = _receive(link)
+            if answer["type"] != "kept":
+                raise PeerError(str(answer.get("text", "no answer")))
+        except (OSError, PeerError):
+            if last or time.monotonic() - began_s > AT_ONCE_S:
+                raise
+            return False
+        return True
+
     def _link_to(self, address: str) -> socket.socket:
-        with self._changed:
-            if self._link is not None:
-                return self._link
         link = _connect(address, self._token, self._timeout_s)
         with self._changed:
             if self._closed or address != self._address:  # aimed elsewhere meanwhile
                 _hang_up(link)
                 raise PeerError("given up")
-            self._link = link
+            before, self._link = self._link, link
+        if before is not None:
+            _hang_up(before)
         return link
 
     def _failed(self, address: str, step: int, error: Exception) -> None:

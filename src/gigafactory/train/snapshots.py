@@ -15,13 +15,16 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import shutil
 import struct
 import threading
+import time
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +46,8 @@ _CHUNK = 1 << 20
 # A snapshot is whole for others once each buddy has what only one holds. Workers are at most one step apart, and a
 # buddy at most one behind: the newest but two is then whole everywhere. Without lone pieces it is the newest but one.
 _NEWEST, _NEWEST_WITH_LONE = 2, 3
+# Where steps are shorter than messages take, a few more stay so long that an order to save one still finds it.
+_GRACE_S, _GRACE_AT_MOST = 0.5, 8
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -73,11 +78,12 @@ class PieceBytes:
 
 @dataclass(frozen=True)
 class _File:
-    """A committed snapshot file. entry: of an inventory; spans: (offset, bytes) by piece key."""
+    """A committed snapshot file. entry: of an inventory; spans: (offset, bytes) by piece key; since_s: of the clock."""
 
     path: Path
     entry: Entry
     spans: dict[str, tuple[int, int]]
+    since_s: float = -math.inf
 
 
 class SnapshotStore:
@@ -87,7 +93,10 @@ class SnapshotStore:
     or too small. say: told of that and of damaged snapshots, one line each. Threads may share it.
     """
 
-    def __init__(self, directory: Path, fallback: Path, say: Say) -> None:
+    def __init__(
+        self, directory: Path, fallback: Path, say: Say, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
         self._places = (directory, fallback)
         self._place = directory
         self._say = say
@@ -95,11 +104,24 @@ class SnapshotStore:
         self._files: dict[tuple[int, str], _File] = {}
         self._news: set[int] = set()
         self._kept: frozenset[int] = frozenset()
+        self._pinned: Counter[int] = Counter()
         self._sized = 0
         self._lone = False
         for place in self._places:
             for leftover in place.glob(".writing-*"):
                 leftover.unlink(missing_ok=True)
+            for path in place.glob("step-*"):
+                self._find(path)
+
+    def _find(self, path: Path) -> None:
+        """Takes in what an earlier process of this worker left."""
+        if (match := _NAME.fullmatch(path.name)) is None:
+            return
+        try:
+            self._files[int(match[1]), match[2]] = _File(path, *_index(path))
+        except (OSError, DamagedError) as error:
+            self._say(f"{path}: snapshot passed over: {error}")
+            path.unlink(missing_ok=True)
 
     # ---- writing
 
@@ -181,16 +203,18 @@ class SnapshotStore:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        return _File(path, entry, spans)
+        return _File(path, entry, spans, self._clock())
 
     def _evict(self) -> None:
         """Removes what is neither among the newest of its source nor to be kept. The lock is held."""
         sources = {source for _, source in self._files}
         newest = _NEWEST if sources <= {OWN} and not self._lone else _NEWEST_WITH_LONE
+        young_s = self._clock() - _GRACE_S
         for source in sources:
-            steps = sorted(step for step, of in self._files if of == source)
-            for step in steps[:-newest]:
-                if step not in self._kept:
+            steps = sorted((step for step, of in self._files if of == source), reverse=True)
+            for place, step in enumerate(steps[newest:]):
+                young = place < _GRACE_AT_MOST and self._files[step, source].since_s > young_s
+                if not (young or step in self._kept or self._pinned[step]):
                     self._drop(step, source)
 
     def expect_lone(self, lone: bool) -> None:
@@ -202,6 +226,17 @@ class SnapshotStore:
         with self._lock:
             self._kept = frozenset(steps)
             self._evict()
+
+    @contextlib.contextmanager
+    def pinned(self, step: int) -> Iterator[None]:
+        """Inside, this step is not removed for newer ones."""
+        with self._lock:
+            self._pinned[step] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pinned[step] -= 1
 
     def drop_after(self, step: int) -> None:
         """Removes snapshots of later steps: a run that goes back leaves their course. Call it at each publish."""
@@ -242,19 +277,16 @@ class SnapshotStore:
 
         For the messages hello and ready.
         """
-        paths = [path for place in self._places if place.is_dir() for path in place.iterdir()]
-        named = [(match, path) for path in paths if (match := _NAME.fullmatch(path.name))]
-        with ThreadPoolExecutor(_THREADS) as pool:
-            results = list(pool.map(lambda item: _verified(item[1]), named))
         with self._lock:
-            found: dict[tuple[int, str], _File] = {}
-            for (match, path), result in zip(named, results, strict=True):
-                if isinstance(result, str):
-                    self._say(f"{path}: snapshot passed over: {result}")
-                    path.unlink(missing_ok=True)
-                elif result is not None:
-                    found[int(match[1]), match[2]] = result
-            self._files = found
+            files = dict(self._files)
+        with ThreadPoolExecutor(_THREADS) as pool:
+            damages = list(pool.map(lambda file: _damage(file.path), files.values()))
+        with self._lock:
+            for (name, file), damage in zip(files.items(), damages, strict=True):
+                if damage is not None and self._files.get(name) is file:  # else it was evicted while it was read
+                    self._say(f"{file.path}: snapshot passed over: {damage}")
+                    del self._files[name]
+                    file.path.unlink(missing_ok=True)
             self._news.clear()
             return _merged(self._files)
 
@@ -302,12 +334,6 @@ def _write_all(descriptor: int, data: memoryview) -> None:
         done += os.write(descriptor, data[done : done + (1 << 30)])
 
 
-def _file(path: Path, index: bytes) -> _File:
-    told = json.loads(index)
-    spans = {key: (int(at), int(size)) for key, (at, size) in told.pop("spans").items()}
-    return _File(path, told, spans)
-
-
 def _merged(files: dict[tuple[int, str], _File]) -> Held:
     """One entry per step; pieces of another history than the own ones (else the newest epoch's) are left out."""
     held: Held = {}
@@ -335,28 +361,33 @@ def _span(path: Path, offset: int, count: int) -> np.ndarray:
     return buffer
 
 
-def _verified(path: Path) -> _File | str | None:
-    """A snapshot file whose every byte is as it was written, or what is wrong with it; None if it has just gone."""
+def _index(path: Path) -> tuple[Entry, dict[str, tuple[int, int]]]:
+    """The entry and the spans of a snapshot file. Raises OSError, and DamagedError when they are not as written."""
+    size = path.stat().st_size
+    if size < _TRAILER.size:
+        raise DamagedError("it is cut short")
+    length, checksum, magic = _TRAILER.unpack(_span(path, size - _TRAILER.size, _TRAILER.size).tobytes())
+    if magic != _MAGIC or length > size - _TRAILER.size:
+        raise DamagedError("its end is damaged")
+    text = _span(path, size - _TRAILER.size - length, length).tobytes()
+    if zlib.crc32(text) != checksum:
+        raise DamagedError("the checksum of its index does not match")
+    entry = json.loads(text)
+    spans = {key: (int(at), int(count)) for key, (at, count) in entry.pop("spans").items()}
+    return entry, spans
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with any byte of a snapshot file, or None."""
     try:
-        size = path.stat().st_size
-        if size < _TRAILER.size:
-            return "it is cut short"
-        length, checksum, magic = _TRAILER.unpack(_span(path, size - _TRAILER.size, _TRAILER.size).tobytes())
-        if magic != _MAGIC or length > size - _TRAILER.size:
-            return "its end is damaged"
-        text = _span(path, size - _TRAILER.size - length, length).tobytes()
-        if zlib.crc32(text) != checksum:
-            return "the checksum of its index does not match"
-        file = _file(path, text)
+        entry, spans = _index(path)
         with open(path, "rb", buffering=0) as stream:
-            for key, (offset, count) in file.spans.items():
-                if _checksum(stream.fileno(), offset, count) != file.entry["pieces"][key]["crc"]:
+            for key, (offset, count) in spans.items():
+                if _checksum(stream.fileno(), offset, count) != entry["pieces"][key]["crc"]:
                     return f"the checksum of {key} does not match"
-        return file
-    except FileNotFoundError:
-        return None
-    except (OSError, DamagedError, ValueError, KeyError, TypeError) as error:
+    except (OSError, DamagedError) as error:
         return str(error)
+    return None
 
 
 def _checksum(descriptor: int, offset: int, count: int) -> int:
