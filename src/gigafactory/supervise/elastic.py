@@ -243,8 +243,7 @@ class Epoch:
         taken = take_snapshot(self._bench.store, self.step, state, meta, domains)
         if taken is None:
             return None
-        self._bench.buddy.send(taken)
-        return taken.snapshot_s
+        return taken.snapshot_s + self._bench.buddy.send(taken)
 
     def _report(self, numbers: Tree, step_s: float, own_s: float, snapshot_s: float | None) -> None:
         loss, norm = float(numbers["loss"]), float(numbers["grad_norm"])

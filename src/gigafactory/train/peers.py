@@ -253,17 +253,20 @@ class Buddy:
         if link is not None:
             _hang_up(link)
 
-    def send(self, snapshot: Snapshot) -> None:
+    def send(self, snapshot: Snapshot) -> float:
         """Sends the snapshot's lone pieces; first waits until those of the last snapshot were acknowledged.
 
-        Never raises. When the buddy is too slow this snapshot is not sent.
+        Never raises. When the buddy is too slow this snapshot is not sent. Returns the seconds waited: they are part
+        of what a snapshot costs.
         """
         if not snapshot.lone:
-            return
+            return 0.0
+        began_s = time.perf_counter()
         with self._changed:
             if self._address is not None and self._changed.wait_for(self._idle, self._timeout_s) and not self._closed:
                 self._waiting = snapshot
                 self._changed.notify_all()
+        return time.perf_counter() - began_s
 
     def flush(self, timeout_s: float) -> bool:
         """Waits until nothing is under way; whether that is so."""
