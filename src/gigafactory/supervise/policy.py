@@ -20,7 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from gigafactory.factory.supervise import SuperviseSection
-from gigafactory.supervise import copies, failures, hosts, quality, recover
+from gigafactory.supervise import copies, failures, hosts, limits, quality, recover
 from gigafactory.supervise.events import (
     Action,
     Committed,
@@ -101,9 +101,10 @@ def _on_progress(turn: Turn, event: Progress) -> None:
     if state.phase == "forming" and not code:
         recover.on_first_step(turn, event)
         turn.set(pace=replace(turn.state.pace, at_s=event.at_s))
-        turn.enter("running", event.at_s + recover.hang_limit_s(turn.state))
-    elif state.phase == "probing":
-        turn.enter("running", event.at_s + recover.hang_limit_s(turn.state))
+        turn.enter("running", event.at_s + limits.hang_limit_s(turn.state))
+    elif state.phase == "probing" or (state.phase == "running" and not before.times_s):
+        # Until the second step of a run nobody knows how long one takes: the timer is set by what forming may take.
+        turn.enter("running", event.at_s + limits.hang_limit_s(turn.state))
     if state.budget.refill_step is not None:
         recover.refilled(turn, event.snapshot_step)
     if code:
@@ -123,7 +124,7 @@ def _on_timer(turn: Turn, event: Timer) -> None:
     if TIMER_OF.get(phase) != event.name or (state.due_s is not None and event.at_s < state.due_s):
         return
     if phase == "running":
-        due_s = state.pace.at_s + recover.hang_limit_s(state)
+        due_s = state.pace.at_s + limits.hang_limit_s(state)
         if due_s > event.at_s:
             turn.do(SetTimer("progress", due_s))
             turn.set(due_s=due_s)
