@@ -198,6 +198,7 @@ def test_a_drained_node_is_used_again_when_it_is_resumed(slurm: Cluster, start: 
     slurm.output("scontrol", "update", f"nodename={first}", "state=resume")
     up(slurm, first)
     started.placement.drain(first, "again", repair=False)
+    assert started.next(ev.Fenced).worker == first
     wait_for(lambda: slurm.output(*state).startswith("drain"), 10, lambda: slurm.output(*state))
     started.placement.undrain(first)
     up(slurm, first)

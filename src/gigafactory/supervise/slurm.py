@@ -12,7 +12,6 @@ One srun process per worker is good for some thousands of nodes, not for 25,000.
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -22,18 +21,19 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from gigafactory.errors import UserError
 from gigafactory.factory.supervise import SlurmSection
-from gigafactory.files import disk_errors, write_atomic
+from gigafactory.files import disk_errors
 from gigafactory.supervise import slurm_commands as sc
 from gigafactory.supervise.events import Exited, Fenced, Health, Operator, Requeued
 from gigafactory.supervise.local import RUN, WORKER, find_workers
 from gigafactory.supervise.placement import Tell
 from gigafactory.supervise.slurm_calls import COMMAND_S, Slurm
+from gigafactory.supervise.slurm_nodes import Holdings
 
 LOOK_EVERY_S = 1.0
 RETRY_S = 5.0  # of what Slurm refused, or could not do without its controller
@@ -82,22 +82,17 @@ class SlurmNodes:
     ) -> None:
         """Raises UserError when Slurm's commands are not there."""
         own = os.environ if environment is None else environment
-        self._run, self._section, self._gpus, self._command = run, section, gpus, tuple(command)
-        self._wanted = workers + spares
-        self._workers, self._spares = workers, spares
+        self._run, self._gpus, self._command = run, gpus, tuple(command)
         self._say, self._now = say, now
         self._slurm = Slurm(own, say)
-        self._inside = own.get("SLURM_JOB_ID")
+        inside = own.get("SLURM_JOB_ID")
+        self._nodes = Holdings(run, section, self._slurm, workers, spares, gpus=gpus, inside=inside)
         self._environment: dict[str, str] = {}
         self._tell: Tell = lambda event: None
         self._lock = threading.RLock()
-        self._jobs: list[str] = []  # newest last; more than one after a node was asked back
-        self._job_of: dict[str, str] = {}  # node -> its job
-        self._names: tuple[str, ...] = ()
         self._steps: dict[str, _Step] = {}
         self._to_start: dict[str, float] = {}  # workers whose srun is tried (again) at this time
         self._repairing: set[str] = set()  # drained by us; well again when Slurm says so
-        self._avoid: set[str] = set()
         self._returning: set[str] = set()  # being asked back from Slurm
         self._health: dict[str, str] = {}  # node -> what was last told of it
         self._warned: set[str] = set()  # jobs whose time limit was told
@@ -109,6 +104,7 @@ class SlurmNodes:
         self._look_now = threading.Event()
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake_up = os.pipe()
+        self._in_turn = ThreadPoolExecutor(1, "slurm-drains")  # an undrain comes after the drain before it
         self._threads = [
             threading.Thread(target=self._watch_exits, name="slurm-exits", daemon=True),
             threading.Thread(target=self._watch_slurm, name="slurm-looks", daemon=True),
@@ -121,24 +117,19 @@ class SlurmNodes:
         with disk_errors(self._run / "workers", "keep the workers' logs here"):
             (self._run / "workers").mkdir(parents=True, exist_ok=True)
         if not self._take_over():
-            job, nodes = self._first_allocation()
-            self._hold(job, nodes[: self._wanted])
-            self._names = nodes[: self._wanted]
-            self._remember()
+            self._nodes.first()
         self._selector.register(self._woken, selectors.EVENT_READ, None)
         for thread in self._threads:
             thread.start()
-        return self._names
+        return self._nodes.names
 
     def names(self) -> tuple[str, ...]:
-        with self._lock:
-            return self._names
+        return self._nodes.names
 
     def host(self) -> str:
         """The address of ours from which the first node is reached."""
-        name = self._names[0] if self._names else ""
         with suppress(sc.SlurmError, OSError, StopIteration):
-            told = self._slurm("scontrol", "show", "node", name, "--oneliner")
+            told = self._slurm("scontrol", "show", "node", self._nodes.names[0], "--oneliner")
             address = next(word[len("NodeAddr=") :] for word in told.split() if word.startswith("NodeAddr="))
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
                 route.connect((address, 9))  # sends nothing; the system chooses the address to send from
@@ -162,7 +153,7 @@ class SlurmNodes:
                 self._look_now.set()
             elif worker in self._returning or worker in self._repairing:
                 return  # spawned when its node is back
-            elif worker not in self._job_of:
+            elif self._nodes.job_of(worker) is None:
                 self._ask_back(worker)
             else:
                 self._start(worker)
@@ -177,14 +168,14 @@ class SlurmNodes:
         self._tell(Fenced(self._now(), worker))
 
     def drain(self, worker: str, text: str, *, repair: bool) -> None:
+        self._nodes.avoid(worker)
         with self._lock:
-            self._avoid.add(worker)
             if worker in self._steps:
                 self.fence(worker)
-        self._in_background(self._drain, worker, text, repair)
+        self._in_turn.submit(self._drain, worker, text, repair)
 
     def undrain(self, worker: str) -> None:
-        self._in_background(self._undrain, worker)
+        self._in_turn.submit(self._undrain, worker)
 
     def requeue(self, workers: int, text: str) -> None:
         with self._lock:
@@ -198,75 +189,25 @@ class SlurmNodes:
             self._closing = True
         self._slurm.give_up()
         self._end_all()
-        (self._run / "slurm.json").unlink(missing_ok=True)
+        self._nodes.forget()
         self._stopped = True
         with suppress(OSError):
             os.write(self._wake_up, b"\0")
         self._look_now.set()
+        self._in_turn.shutdown(wait=False)
         for thread in self._threads:
             if thread.is_alive():
                 thread.join(COMMAND_S + RETRY_S)
         with self._lock:
             self._drop_all()
 
-    # ---- allocations ------------------------------------------------------------------------------------------------
-
-    def _first_allocation(self) -> tuple[str, tuple[str, ...]]:
-        if self._inside is not None:
-            job = self._slurm.look([self._inside]).jobs.get(self._inside)
-            nodes = job.nodes if job is not None else ()
-            if len(nodes) < self._wanted:
-                raise UserError(f"{self._need()}, job {self._inside} has {len(nodes)}")
-            return self._inside, nodes
-        try:
-            there = self._slurm.nodes(self._section.partition)
-            if 0 < there < self._wanted:
-                where = self._section.partition or "Slurm"
-                raise UserError(f"{self._need()}, {where} has {there}")
-            return self._allocate(self._wanted)
-        except sc.SlurmError as error:
-            raise UserError(f"supervise.slurm: {error}") from error
-
-    def _need(self) -> str:
-        return f"supervise.workers: {self._workers} workers and {self._spares} spares need {self._wanted} nodes"
-
-    def _allocate(self, nodes: int, *, only: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
-        """Raises SlurmError."""
-        without = sorted(self._avoid - set(only))
-        name = f"gigafactory-{self._run.name}"
-        command = sc.allocate(self._section, name, nodes, gpus=self._gpus, without=without, only=only)
-        return self._slurm.allocate(command)
-
-    def _hold(self, job: str, nodes: Sequence[str]) -> None:
-        with self._lock:
-            self._jobs.append(job)
-            self._job_of |= dict.fromkeys(nodes, job)
-
-    def _remember(self) -> None:
-        with self._lock:
-            record = {"jobs": self._jobs, "names": self._names, "avoid": sorted(self._avoid)}
-        write_atomic(self._run / "slurm.json", json.dumps(record))
-
     def _take_over(self) -> bool:
-        """Goes on with an earlier supervisor's allocation and workers. Raises UserError when Slurm does not answer."""
-        try:
-            record = json.loads((self._run / "slurm.json").read_text())
-            jobs, names, avoid = list(record["jobs"]), tuple(record["names"]), set(record["avoid"])
-        except (OSError, ValueError, KeyError, TypeError):
+        """Goes on with an earlier supervisor's nodes and workers, if they are there."""
+        view = self._nodes.take_over()
+        if view is None:
             return False
-        try:
-            view = self._slurm.look(jobs)
-        except sc.SlurmError as error:
-            raise UserError(f"supervise.slurm: {error}") from error
-        held = {job: view.jobs[job] for job in jobs if job in view.jobs and view.jobs[job].state == "RUNNING"}
-        if len(names) != self._wanted or not held or (self._inside is not None and self._inside not in held):
-            self._slurm.cancel([job for job in held if job != self._inside])
-            return False
-        self._names, self._avoid = names, avoid
-        for job, found in held.items():
-            self._hold(job, [node for node in found.nodes if node in names])
         for node in view.steps:
-            if node in names:
+            if node in self._nodes.names:
                 self._steps[node] = _Step(None, None, self._now(), self._now())
         for pid, worker in find_workers(self._run):
             with suppress(OSError):  # it ends just now
@@ -280,10 +221,11 @@ class SlurmNodes:
     def _start(self, worker: str) -> None:
         """Called with the lock."""
         self._to_start.pop(worker, None)
-        if self._closing:
+        job = self._nodes.job_of(worker)
+        if self._closing or job is None:
             return
         command = [*self._command, str(self._run), worker]
-        srun = sc.start_step(self._job_of[worker], worker, self.log(worker), command, gpus=self._gpus)
+        srun = sc.start_step(job, worker, self.log(worker), command, gpus=self._gpus)
         own = {RUN: str(self._run), WORKER: worker, "PYTHONUNBUFFERED": "1"}
         try:
             with open(self.log(worker), "ab") as log:
@@ -378,7 +320,7 @@ class SlurmNodes:
             self._look_now.clear()
             looked_s = self._now()
             try:
-                view = self._slurm.look(list(self._jobs))
+                view = self._slurm.look(self._nodes.jobs)
             except sc.SlurmError as error:
                 if self._away_since_s is None:
                     self._away_since_s = looked_s
@@ -396,21 +338,21 @@ class SlurmNodes:
             self._signal(view)
 
     def _see_nodes(self, view: sc.View) -> None:
-        for worker in self._names:
+        for worker in self._nodes.nodes:
             node = view.nodes.get(worker)
             told = "" if node is None else f"{node.state}{'' if node.answers else '*'}"
             if told == self._health.get(worker, ""):
                 continue
             self._health[worker] = told
-            if node is not None and (node.down or not node.answers or worker not in self._avoid):
+            if node is not None and (node.down or not node.answers or not self._nodes.avoided(worker)):
                 reason = f": {node.reason}" if node.reason else ""
                 kind = "node_down" if node.down else "node_drained" if node.drained else "node_silent"
                 text = f"Slurm: {worker} is {node.state}{'' if node.answers else ', does not answer'}{reason}"
-                fatal = node.down or (node.drained and worker not in self._avoid)
+                fatal = node.down or (node.drained and not self._nodes.avoided(worker))
                 self._tell(Health(self._now(), worker, kind, fatal, text))
         for worker in [worker for worker in self._repairing if worker not in view.nodes]:
             self._repairing.discard(worker)
-            self._avoid.discard(worker)
+            self._nodes.trust(worker)
             self.spawn(worker)
 
     def _see_jobs(self, view: sc.View) -> None:
@@ -418,12 +360,11 @@ class SlurmNodes:
             job = view.jobs.get(name)
             if job is not None and job.state == "RUNNING":
                 self._missed.pop(name, None)
-                for worker in [w for w, held in self._job_of.items() if held == name and w not in job.nodes]:
-                    del self._job_of[worker]  # the allocation has shrunk by a node that is down
+                self._nodes.shrink(name, job.nodes)
                 if job.left_s is not None and job.left_s < ENDS_SOON_S and name not in self._warned:
                     self._warned.add(name)
                     text = f"Slurm: job {name} ends in {job.left_s:.0f} s, at its time limit"
-                    self._tell(Health(self._now(), self._names[0], "time_limit", False, text))
+                    self._tell(Health(self._now(), job.nodes[0], "time_limit", False, text))
             elif job is None:
                 self._missed[name] = self._missed.get(name, 0) + 1
                 if self._missed[name] >= MISSED_LOOKS:
@@ -432,13 +373,9 @@ class SlurmNodes:
                 self._job_over(name, job.state)
 
     def _job_over(self, name: str, state: str) -> None:
-        self._jobs.remove(name)
-        lost = [worker for worker, job in self._job_of.items() if job == name]
-        for worker in lost:
-            del self._job_of[worker]
-        self._remember()
+        lost = self._nodes.over(name)
         self._say(f"Slurm: job {name} has ended: {state}")
-        if self._jobs:
+        if self._nodes.jobs:
             return
         if state == "CANCELLED":
             self._tell(Operator(self._now(), "stop"))  # scancel is a person's word
@@ -450,14 +387,13 @@ class SlurmNodes:
         for worker, step in list(self._steps.items()):
             node = view.nodes.get(worker)
             heard = node is None or (node.answers and not node.down)
-            listed = worker in view.steps and worker in self._job_of
+            listed = worker in view.steps and self._nodes.job_of(worker) is not None
             if step.pidfd is None and heard and not listed and looked_s > step.unwatched_s:
                 self._ended(worker, -signal.SIGKILL, "Slurm: its step is gone")
 
     def _start_due(self, at_s: float) -> None:
         for worker in [worker for worker, when_s in self._to_start.items() if when_s <= at_s]:
-            if worker in self._job_of:
-                self._start(worker)
+            self._start(worker)
 
     def _signal(self, view: sc.View) -> None:
         """Kills the steps that are to end; again and again, until they are gone."""
@@ -485,16 +421,15 @@ class SlurmNodes:
     def _end_all(self) -> None:
         """Ends our jobs and waits for their workers, as far as their nodes answer; at most END_S."""
         with self._lock:
-            jobs = list(self._jobs)
             for step in self._steps.values():
                 step.fencing = True
-        self._slurm.cancel([job for job in jobs if job != self._inside])
+        self._slurm.cancel(self._nodes.ours_to_end)
         deadline_s = time.monotonic() + END_S
         while self._steps and time.monotonic() < deadline_s:
             self._look_now.set()
             time.sleep(0.02)
             with suppress(sc.SlurmError):
-                unwell = self._slurm.look(jobs).nodes
+                unwell = self._slurm.look(self._nodes.jobs).nodes
                 if all(worker in unwell for worker in self.alive()):
                     return
 
@@ -529,48 +464,44 @@ class SlurmNodes:
         if self._persist(f"cannot drain {worker}, it is avoided all the same", *update) and repair:
             with self._lock:
                 self._repairing.add(worker)  # from now on it counts as repaired when Slurm resumes it
-        self._remember()
 
     def _undrain(self, worker: str) -> None:
         with self._lock:
             self._repairing.discard(worker)
-            self._avoid.discard(worker)
+        self._nodes.trust(worker)
         self._persist(f"cannot resume {worker}", "scontrol", "update", f"nodename={worker}", "state=resume")
-        self._remember()
         self.spawn(worker)
 
     def _ask_back(self, worker: str) -> None:
         """A node that left the allocation while it was down. Called with the lock."""
-        if self._inside is not None:
-            self._tell(Exited(self._now(), worker, None, f"{worker} has left job {self._inside}"))
+        if self._nodes.inside is not None:
+            self._tell(Exited(self._now(), worker, None, f"{worker} has left job {self._nodes.inside}"))
             return
         self._returning.add(worker)
         self._in_background(self._return, worker)
 
     def _return(self, worker: str) -> None:
         try:
-            job, nodes = self._allocate(1, only=[worker])
+            self._nodes.more(worker)
         except sc.SlurmError as error:
             with self._lock:
                 self._returning.discard(worker)
             self._tell(Exited(self._now(), worker, None, f"Slurm does not give {worker} back: {error}"))
             return
-        self._hold(job, nodes)
-        self._remember()
         with self._lock:
             self._returning.discard(worker)
             self.spawn(worker)
 
     def _requeue(self, workers: int, text: str) -> None:
         self._say(f"Slurm: new nodes are asked for: {text}")
-        if self._inside is not None:
+        if self._nodes.inside is not None:
             # this supervisor ends with its job, and the next one takes the run over from its log
-            self._persist("cannot requeue", "scontrol", "requeue", self._inside)
+            self._persist("cannot requeue", "scontrol", "requeue", self._nodes.inside)
             return
         self._end_all()
         while not self._closing:
             try:
-                job, nodes = self._allocate(workers)
+                job, nodes = self._nodes.others(workers)
                 break
             except sc.SlurmError as error:
                 self._say(f"Slurm: no new nodes yet: {error}")
@@ -579,14 +510,9 @@ class SlurmNodes:
             return
         with self._lock:
             self._drop_all()
-            self._jobs.clear()
-            self._job_of.clear()
             self._health.clear()
             self._to_start.clear()
-            self._hold(job, nodes)
-            self._names = (*nodes, *(name for name in self._names if name not in nodes))
             self._requeuing = False
-        self._remember()
         self._tell(Requeued(self._now(), f"job {job} on {', '.join(nodes)}"))
         for worker in nodes:
             self.spawn(worker)
