@@ -1,6 +1,7 @@
 # make run    install into .venv and train a small Grok on real text (about five minutes on two cores)
 # make test   install what the tests need and run them all, with the checks of style, types and floors
 # make chaos  four workers and a spare, 100 injected faults, the same parameters in the end (about 25 minutes)
+# make nightly  a thousand bad days in the simulator without one violation; every planted bug of the policy is found
 # make clean  remove .venv, caches and build leftovers; runs/ stays
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ printf '  %-52s' '$(1)'; start=$$(date +%s); if output=$$({ $(2); } 2>&1); then 
 else echo failed; printf '%s\n' "$$output" >&2; exit 1; fi
 endef
 
-.PHONY: run test test-slow check chaos python clean
+.PHONY: run test test-slow nightly check chaos python clean
 
 run: $(VENV)/.run-installed
 	@$(VENV)/bin/gigafactory train $(FILE)
@@ -29,6 +30,9 @@ test-slow: $(VENV)/.test-installed
 
 chaos: $(VENV)/.run-installed
 	@$(VENV)/bin/gigafactory chaos examples/chaos.toml --kills $(KILLS) --seed $(SEED) --keep bench/results/recovery.json
+
+nightly: $(VENV)/.test-installed
+	@$(VENV)/bin/python tests/supervise/mutations.py --seeds 1000 --most 100
 
 check: $(VENV)/.test-installed
 	@$(VENV)/bin/ruff check .
