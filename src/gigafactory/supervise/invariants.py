@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from gigafactory.factory.supervise import SuperviseSection
@@ -151,6 +152,12 @@ class Checker:
 
     def __call__(self, event: Event, actions: Sequence[Action], state: State) -> None:
         self.add(event, actions)
+
+    def follow(self, turns: Iterable[tuple[Event, Sequence[Action]]]) -> None:
+        """What a log holds already, before this supervisor took over; what did not hold then was told then."""
+        for event, actions in turns:
+            with suppress(Violation):
+                self.add(event, actions)
 
     def add(self, event: Event, actions: Sequence[Action]) -> None:
         """One event and the actions decided on it, before they are performed."""
@@ -314,7 +321,7 @@ class Checker:
 
     def _finish(self, action: Finish) -> None:
         """A run that ends early has tried: its last attempts brought little."""
-        if not (action.complete or self._over) and self._truth is not None and self._truth.usable() >= self._least:
+        if not (action.complete or self._over) and len(self._up) >= self._least:
             made = self._copied - self._attempts[0] if len(self._attempts) == self._attempts.maxlen else 0
             if self._restarts < self._per_cause and made >= self._per_cause * self._refill_steps:
                 text = f"the run was given up after {made} steps in {len(self._attempts)} epochs: {action.text}"

@@ -65,9 +65,12 @@ def watchers(run: Path, metrics_port: int = 0) -> Callable[[Config], Sequence[Ob
         check_port(metrics_port)
 
     def observers(config: Config) -> list[Observer]:
-        found: list[Observer] = [Checker(config.section, config.sizes, config.at_s)]
+        entries = read_log(run / "events.jsonl").entries
+        checker = Checker(config.section, config.sizes, config.at_s)
+        checker.follow((entry.event, entry.actions) for entry in entries)
+        found: list[Observer] = [checker]
         if metrics_port:
-            exporter = Exporter(config, time.time, read_log(run / "events.jsonl").entries)
+            exporter = Exporter(config, time.time, entries)
             exporter.serve(metrics_port)
             found.append(exporter)
         return found
