@@ -336,8 +336,8 @@ def test_who_comes_back_to_a_new_supervisor_is_there_and_nobody_else() -> None:
 def test_a_checker_goes_on_where_a_log_ends() -> None:
     turns = swapped()
     checker = Checker(SECTION, (4, 3, 2), 0.0)
-    checker.follow(turns[:4])
-    checker.add(*turns[4])
+    checker.follow(turns[:5])
+    checker.add(*turns[5])
     checker.follow([(progress(41.0, 1, 21), [])])  # what did not hold in the past was told then
     with pytest.raises(Violation):
         checker.add(progress(41.0, 1, 21), [])
