@@ -98,6 +98,11 @@ class SimulateSection(Section):
     step_s: float | None = Field(
         None, gt=0, description="time of a training step; none takes it from FLOPs and the catalogue's mfu"
     )
+    in_process: bool = Field(
+        True,
+        description="a new world forms in the processes there are; without it they all start again, and what they hold"
+        " in memory is gone",
+    )
     keep_replicas: bool = Field(
         False,
         description="replicas that lost nobody go on once the groups across replicas are re-formed; the others catch up"

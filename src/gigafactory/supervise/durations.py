@@ -80,8 +80,11 @@ class Durations:
         return self._quantiles[name].at(_NORMAL.inv_cdf(share))
 
 
-MEASURED = {"detect_s": "seen-exit", "prepare_s": "leave", "form_s": "first-step"}
-"""Phases of bench/results/recovery.json (recoveries.measured) -> the duration that each is a measurement of."""
+MEASURED = {"detect_s": "seen-exit", "form_s": "first-step"}
+"""Phases of bench/results/recovery.json (recoveries.measured) -> the duration that each is a measurement of.
+
+What grows with the number of processes (leaving and forming a world) is not taken from a few processes.
+"""
 
 
 def from_measurement(content: Mapping[str, Any], kind: str = "crash") -> dict[str, Spread]:

@@ -62,12 +62,13 @@ class Faults:
         else:
             self._strike(fault.node, fault, whole=False)
             for place, other in enumerate(fault.along):
-                self._agenda.at(self._agenda.now_s + 0.05 * (place + 1), self._strike, other, fault, False)
+                self._agenda.at(self._agenda.now_s + 0.05 * (place + 1), self._strike, other, fault, False, False)
+            falls = replace(fault, kind="end", lasting=False, dragged=(), along=())
             for other in fault.dragged:
-                self._strike(other, replace(fault, kind="end", lasting=False, dragged=(), along=()), whole=True)
+                self._strike(other, falls, whole=True, counted=False)
 
-    def _strike(self, host: int, fault: Fault, whole: bool) -> None:
-        """One host meets a fault. whole: the host itself stays as it was."""
+    def _strike(self, host: int, fault: Fault, whole: bool, counted: bool = True) -> None:
+        """One host meets a fault. whole: the host itself stays as it was. counted: not with another's."""
         hosts = self._hosts
         if host in hosts.away or not hosts.runs(host) or host in hosts.cut or host in hosts.hung:
             return
@@ -81,7 +82,9 @@ class Faults:
         kind = fault.kind
         if kind in ("end", "lost", "hang", "nan", "corrupt") and not whole and fault.lasting:
             hosts.broken[host] = fault
-        if member:
+        if not counted:
+            pass
+        elif member:
             self.hit[fault.cause] += 1
         elif kind not in ("flap", "planned"):
             self.survived[fault.cause] += 1

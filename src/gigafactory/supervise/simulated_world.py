@@ -61,7 +61,7 @@ class World:
         self._section, self._machine, self._hosts, self._agenda = section, machine, hosts, agenda
         shift = machine.per_rack if machine.full > machine.per_rack else machine.full // 2
         self.copies = Copies(buddy=section.state.buddy, buddy_shift=shift, keep=machine.keep)
-        self._in_process = "reform" in section.tiers
+        self._in_process = section.simulate.in_process
         self.phase: Phase = "none"
         self.epoch = 0
         self.members: tuple[str, ...] = ()
@@ -179,9 +179,9 @@ class World:
         if not self._first_told:
             at(self.time_of(self.step + 1), self.report, self.run)
         at(self.time_of(machine.total_steps), self.report, self.run)
-        at(self.time_of(self.next_multiple(machine.save_every)), self._save_begins, self.run)
         for planned in self.on_pace:
-            planned()
+            planned()  # before a save of the same step, which plans anew
+        at(self.time_of(self.next_multiple(machine.save_every)), self._save_begins, self.run)
 
     def time_of(self, step: int) -> float:
         """When this step is done, if nothing happens until then."""
@@ -229,7 +229,7 @@ class World:
         if not self._in_process:
             self.copies.forget("memory")
         patience_s = began_s + self._section.detect.heartbeat_s
-        ready_s = began_s + self._agenda.durations.draw("leave" if self._in_process else "spawn")
+        ready_s = began_s + self._agenda.durations.draw("leave")
         self._agenda.at(ready_s, self._prepared, epoch, members, max(patience_s, ready_s))
 
     def _leave_behind(self, members: tuple[str, ...]) -> None:
@@ -311,6 +311,8 @@ class World:
             self._keep_replicas(changed)
             return
         form_s = self._agenda.durations.draw("form-replica" if whole_replicas else "form")
+        if not self._in_process:
+            form_s += self._agenda.durations.draw("spawn")
         restore_s = {
             "memory": machine.memory_restore_s,
             "disk": machine.disk_restore_s,
