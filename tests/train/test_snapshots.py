@@ -23,7 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gigafactory.train.capture import take_snapshot
 from gigafactory.train.manifest import DamagedError
 from gigafactory.train.pieces import whole_steps
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore, memory_directory, run_identity
+from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore, memory_directory, remove_abandoned, run_identity
 
 DOMAINS = ("here",)
 
@@ -331,14 +331,42 @@ def test_a_run_knows_its_own_snapshots_only(tmp_path: Path) -> None:
     assert memory_directory(first, "w3", tmp_path) == tmp_path / f"gigafactory-{first}" / "w3"
 
 
+def test_memory_of_deleted_runs_is_freed(tmp_path: Path) -> None:
+    base = tmp_path / "memory"
+    runs = [tmp_path / "runs" / name for name in ("killed", "deleted", "anew", "mine")]
+    for run in runs:
+        run.mkdir(parents=True)
+        remove_abandoned(run, base)
+        take(SnapshotStore(memory_directory(run_identity(run), "w0", base), run / "disk", silent), 1)
+    unmounted = tmp_path / "share" / "run"
+    unmounted.mkdir(parents=True)
+    remove_abandoned(unmounted, base)
+    unmounted.parent.rename(tmp_path / "gone for now")
+    (base / "gigafactory-strange").mkdir()
+    identities = [run_identity(run) for run in runs]
+    for run in runs[1:3]:
+        shutil.rmtree(run)
+    runs[2].mkdir()
+    assert run_identity(runs[2]) != identities[2]
+    remove_abandoned(runs[3], base)
+    left = {path.name.removeprefix("gigafactory-") for path in base.iterdir()}
+    other = run_identity(tmp_path / "gone for now" / "run")
+    assert left == {identities[0], identities[3], other, "strange"}
+    assert (memory_directory(identities[0], "w0", base) / "step-00000001.own").exists()
+
+
 def test_clearing_removes_the_run_s_folder_with_the_last_worker(tmp_path: Path) -> None:
-    stores = [SnapshotStore(memory_directory("1", w, tmp_path), tmp_path / "disk" / w, silent) for w in ("w0", "w1")]
+    run = tmp_path / "run"
+    run.mkdir()
+    remove_abandoned(run, tmp_path)
+    places = [memory_directory(run_identity(run), name, tmp_path) for name in ("w0", "w1")]
+    stores = [SnapshotStore(place, run / place.name, silent) for place in places]
     for store in stores:
         take(store, 1)
     stores[0].clear()
-    assert (tmp_path / "gigafactory-1" / "w1").is_dir()
+    assert places[1].is_dir()
     stores[1].clear()
-    assert not (tmp_path / "gigafactory-1").exists()
+    assert not places[1].parent.exists()
 
 
 @pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="there is no memory file system here")

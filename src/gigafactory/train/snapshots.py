@@ -3,6 +3,7 @@
     /dev/shm/gigafactory-RUN/WORKER/step-00000012.own       the pieces that this worker's devices hold
                                     step-00000012.of-w3     pieces that it keeps for another
                                     .writing-step-...       not a snapshot yet
+                             run                            where the run's directory is
 
 They are files, so that they outlive the process on a living host, and lie in memory, so that taking one costs little
 more than the copy. A file is the pieces' bytes, an index (JSON), and a trailer with the index's length and checksum;
@@ -38,6 +39,7 @@ from gigafactory.train.pieces import Entry, Held, same_family
 
 Say = Callable[[str], None]
 
+MEMORY = Path("/dev/shm")
 OWN = "own"
 _NAME = re.compile(r"step-(\d{8,})\.(own|of-[A-Za-z0-9._-]+)")
 _TRAILER = struct.Struct("<QI8s")  # length of the index, its CRC-32, magic
@@ -62,9 +64,29 @@ def run_identity(run: Path) -> str:
     return path.read_text().strip()
 
 
-def memory_directory(identity: str, worker: str, base: Path = Path("/dev/shm")) -> Path:
+def memory_directory(identity: str, worker: str, base: Path = MEMORY) -> Path:
     """`/dev/shm/gigafactory-IDENTITY/WORKER`."""
     return base / f"gigafactory-{identity}" / worker
+
+
+def remove_abandoned(run: Path, base: Path = MEMORY) -> None:
+    """Frees this host's memory of snapshots of runs that were deleted since; leaves word where this run's belong to.
+
+    Snapshots of a run that was killed stay, as long as its directory does: they are for going on with it. Never
+    raises: what cannot be read or removed is left alone.
+    """
+    own = base / f"gigafactory-{run_identity(run)}"
+    with contextlib.suppress(OSError):
+        own.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(own / "run", str(run.resolve()))
+    for folder in base.glob("gigafactory-*"):
+        with contextlib.suppress(OSError):
+            told = Path((folder / "run").read_text())
+            if not told.parent.is_dir():
+                continue  # the disk of the run may not be there just now
+            kept = told / "run-id"
+            if not kept.exists() or f"gigafactory-{kept.read_text().strip()}" != folder.name:
+                shutil.rmtree(folder)
 
 
 @dataclass(frozen=True)
@@ -251,12 +273,10 @@ class SnapshotStore:
             self._news.clear()
             for place in self._places:
                 shutil.rmtree(place, ignore_errors=True)
-            with_others = self._places[0].parent
-            if with_others.name.startswith("gigafactory-"):
-                try:
-                    with_others.rmdir()
-                except OSError:
-                    return  # other workers' still lie there
+            of_run = self._places[0].parent
+            with contextlib.suppress(OSError):
+                if list(of_run.iterdir()) == [of_run / "run"]:  # no other worker's lie there any more
+                    shutil.rmtree(of_run)
 
     def _drop(self, step: int, source: str) -> None:
         path = self._files.pop((step, source)).path
