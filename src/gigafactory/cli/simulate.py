@@ -102,10 +102,10 @@ def _print(found: Rehearsal) -> None:
 
 
 def _ledger(found: Rehearsal) -> Table:
-    from gigafactory.report.goodput_page import label
+    from gigafactory.report.goodput_page import hours_of, label
 
     told = found.told
-    table = _table("where the time went", "share", "GPU-hours", "")
+    table = _table("where the time went", "share", hours_of(found.told), "")
     gpus = told["workers"] * told["chips_per_worker"]
     words = {"productive": "steps that stayed", **told["classes"]}
     for name, share in told["share"].items():

@@ -75,9 +75,9 @@ def tiles(told: Told) -> list[page.Tile]:
         page.Tile(
             "Effective training time",
             _percent(told, "effective"),
-            f"of the job's own GPUs; {_percent(told, 'published')} as published runs count it",
+            f"of the job at full size; {_percent(told, 'published')} as published runs count it",
         ),
-        page.Tile("Of all GPUs held", _percent(told, "of_paid"), "spares included"),
+        page.Tile("Of all that is held", _percent(told, "of_paid"), "spares included"),
         page.Tile(
             "Time between failures", brief(number(told, "mtbf_s")), f"{told.get('unplanned', 0):,} interruptions"
         ),
@@ -104,7 +104,7 @@ def sections(told: Told) -> list[str]:
 
 
 _LEDGER_NOTE = (
-    "Every GPU-second of the job is productive or in exactly one class of loss, so the shares sum to 100 %."
+    "Every second of the job is productive or in exactly one class of loss, so the shares sum to 100 %."
     " A step that had to be trained again counts as lost, also if it was done long before."
 )
 _CAUSES_NOTE = (
@@ -118,6 +118,11 @@ _RECOVERIES_NOTE = (
 def label(name: str) -> str:
     """A class of the ledger or an answer of the supervisor, as people read it."""
     return name.replace("re_forming", "re-forming").replace("_", " ") or "unnamed"
+
+
+def hours_of(told: Told) -> str:
+    """What time is counted in: GPUs where a worker's are known, else workers."""
+    return "GPU-hours" if number(told, "chips_per_worker") > 1 else "worker-hours"
 
 
 def brief(seconds: float) -> str:
@@ -174,7 +179,7 @@ def _ledger_table(told: Told) -> str:
     total = sum(shares.values())
     if rows:
         rows.append(("all", f"{100 * total:.3f} %", fmt.count(sum(seconds.values()) * gpus / 3600.0), ""))
-    return page.table(("class", "share", "GPU-hours", "what it holds"), rows)
+    return page.table(("class", "share", hours_of(told), "what it holds"), rows)
 
 
 def _sliding_figure(told: Told) -> str:

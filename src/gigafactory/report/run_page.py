@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from gigafactory.files import write_atomic
 from gigafactory.model.config import ModelConfig
 from gigafactory.report import format as fmt
-from gigafactory.report import page
+from gigafactory.report import goodput_page, page
 from gigafactory.report.figures import Axis, Series, heat_map, line_chart
 from gigafactory.report.run_records import Record, RunRecords, curve, number, read_run
 from gigafactory.report.scales import Point, smooth, thin
@@ -51,6 +51,7 @@ def run_page(run: RunRecords) -> str:
             page.section("Samples", _samples(run), "Text that the model wrote, from its first attempts to the last."),
             page.section("Speed and gradients", page.grid(_speed_figures(run))),
             page.section("Experts", page.grid(_expert_figures(run)), _EXPERT_NOTE),
+            *_goodput(run),
             page.section(
                 "Events",
                 page.table(("step", "time", "what happened"), [_event(one) for one in run.events[-_MOST_EVENTS:]]),
@@ -70,6 +71,16 @@ _EXPERT_NOTE = (
     "Each row is one expert; colour says how far its share of the tokens is from even. A layer that keeps one"
     " expert busy and others idle wastes weights, and tokens beyond an expert's places are dropped."
 )
+
+
+def _goodput(run: RunRecords) -> list[str]:
+    """Of a supervised run: where its time went. A damaged ledger.json is left out."""
+    if not run.goodput:
+        return []
+    try:
+        return [page.tiles(goodput_page.tiles(run.goodput)), *goodput_page.sections(run.goodput)]
+    except (TypeError, ValueError, KeyError, AttributeError, ArithmeticError):
+        return []
 
 
 def headline(run: RunRecords) -> list[page.Tile]:

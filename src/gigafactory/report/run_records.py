@@ -6,7 +6,7 @@ import json
 import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,10 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The records of one run, in order, without the steps that a resume undid."""
+    """The records of one run, in order, without the steps that a resume undid.
+
+    goodput: ledger.json of a supervised run (`supervise.story` says what is in it), empty of others.
+    """
 
     name: str
     factory_text: str
@@ -27,6 +30,7 @@ class RunRecords:
     evaluations: Sequence[Record]
     samples: Sequence[Record]
     events: Sequence[Record]
+    goodput: Record = field(default_factory=dict)
 
 
 def read_run(run_dir: Path) -> RunRecords:
@@ -48,6 +52,7 @@ def read_run(run_dir: Path) -> RunRecords:
         evaluations=by_kind["eval"],
         samples=by_kind["sample"],
         events=by_kind["event"],
+        goodput=next(_json_lines(_read_text(run_dir / "ledger.json")), {}),
     )
 
 
