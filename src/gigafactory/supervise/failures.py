@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from math import sqrt
 
-from gigafactory.supervise import recover
+from gigafactory.supervise import gathering, limits, recover
 from gigafactory.supervise.causes import exit_key, exit_words, fingerprint, host_key, program_key
 from gigafactory.supervise.events import CheckHealth, Drain, Errored, Exited, Fence, Lost, Prepared, Probe, Probed
 from gigafactory.supervise.state import Out, Plan, State
@@ -49,7 +49,7 @@ def lose(
     if not member:
         turn.say(code, f"{words} (it stood by)", workers=(worker,))
         if not fence:
-            recover.begin_plan(turn, worker)
+            gathering.begin_plan(turn, worker)
         return None
     tier = tier_for(state)
     turn.incident(code, words, tier=tier, workers=(worker,), since_s=since_s)
@@ -68,7 +68,7 @@ def lose(
     if spent and plan == "spawn":  # a host that fails again and again is tested before it is used
         turn.update_out(worker, plan="check")
     if not fence:
-        recover.begin_plan(turn, worker)
+        gathering.begin_plan(turn, worker)
     return pause_s
 
 
@@ -181,7 +181,7 @@ def on_fenced(turn: Turn, worker: str) -> None:
     turn.fenced(worker)
     if worker in turn.state.out:
         turn.update_out(worker, up=False)
-        recover.begin_plan(turn, worker)
+        gathering.begin_plan(turn, worker)
     if turn.state.phase == "fencing" and not turn.state.unfenced:
         recover.publish_when_fenced(turn)
 
@@ -251,7 +251,7 @@ def _own_error(turn: Turn, event: Errored) -> None:
 def on_steps_stopped(turn: Turn) -> None:
     """No step for as long as a hang is called at: the members are asked where they are."""
     state = turn.state
-    limit_s = recover.hang_limit_s(state)
+    limit_s = limits.hang_limit_s(state)
     silent_s = turn.at_s - state.pace.at_s
     text = f"no step for {silent_s:.1f} s (a hang is called at {limit_s:.1f} s)"
     turn.say("GF113", text, inputs=(("silent_s", silent_s), ("limit_s", limit_s), ("step", state.pace.step)))
@@ -282,7 +282,7 @@ def on_probed(turn: Turn, event: Probed) -> None:
         answer(turn, pause_s)
         return
     silent_s = turn.at_s - state.pace.at_s
-    limit_s = recover.hang_limit_s(state)
+    limit_s = limits.hang_limit_s(state)
     patience_s = max(2.0 * limit_s, state.section.detect.collective_s)
     if silent_s < patience_s:
         # An evaluation or a save may take this long; a collective that is stuck breaks by itself after collective_s.
@@ -302,7 +302,7 @@ def unknown(turn: Turn, code: str, text: str, *, since_s: float | None = None) -
     if spent:
         turn.say(code, text, tier="", inputs=inputs)
         if "requeue" in tiers:
-            recover.requeue(turn, f"{spent} for failures of unknown origin; the newest: {text}")
+            gathering.requeue(turn, f"{spent} for failures of unknown origin; the newest: {text}")
         else:
             turn.finish("GF195", f"{spent} for failures of unknown origin; the newest: {text}")
         return
@@ -316,7 +316,7 @@ def unknown(turn: Turn, code: str, text: str, *, since_s: float | None = None) -
     elif (attempt > 2 and "restart" in tiers) or "reform" not in tiers:
         turn.say(code, text, tier="restart", inputs=inputs)
         turn.incident(code, text, tier="restart")
-        recover.restart_all(turn, f"new worlds fail again and again: {text}")
+        gathering.restart_all(turn, f"new worlds fail again and again: {text}")
         return
     else:
         turn.say(code, text, tier="reform", inputs=inputs)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from gigafactory.supervise import recover
+from gigafactory.supervise import gathering, limits, recover
 from gigafactory.supervise.causes import host_key
 from gigafactory.supervise.events import (
     CheckHealth,
@@ -14,6 +14,7 @@ from gigafactory.supervise.events import (
     HealthChecked,
     Joined,
     Operator,
+    Requeue,
     Requeued,
     Spawn,
     Straggling,
@@ -59,7 +60,7 @@ def on_joined(turn: Turn, event: Joined) -> None:
             turn.fenced(worker)  # it stands by, so its old process is gone
     if turn.state.finished:
         return
-    if fresh and turn.state.phase == "requeued":  # whether or not the scheduler has said so
+    if turn.state.standby and turn.state.phase == "requeued":  # whether or not the scheduler has said so
         turn.enter("gathering", turn.at_s + turn.state.section.join_s)
     if failed:
         answer(turn)
@@ -134,7 +135,7 @@ def on_straggling(turn: Turn, event: Straggling) -> None:
     number = sum(name == worker for _, name, _ in kept)
     if number < state.section.detect.straggler_reports:
         return
-    if recover.worth_it(state, turn.at_s, 1.0 - 1.0 / event.factor):
+    if limits.worth_it(state, turn.at_s, 1.0 - 1.0 / event.factor):
         text = f"{worker}: {event.factor:.2f} times as slow as its peers, {number} times within an hour"
         _replace(turn, worker, "GF122", text, "slow")
 
@@ -214,14 +215,14 @@ def _drain(turn: Turn, worker: str) -> None:
             recover.go(turn)
     elif worker in state.standby:
         turn.say("GF180", text, workers=(worker,))
-        turn.remove(worker, recover.BY_OPERATOR, "drain", fence=False)
-        recover.begin_plan(turn, worker)
+        turn.remove(worker, gathering.BY_OPERATOR, "drain", fence=False)
+        gathering.begin_plan(turn, worker)
     elif worker in state.out:
         turn.say("GF180", text, workers=(worker,))
         out = state.out[worker]
-        turn.update_out(worker, plan="drain", why=recover.BY_OPERATOR, asked=not out.fencing)
+        turn.update_out(worker, plan="drain", why=gathering.BY_OPERATOR, asked=not out.fencing)
         if not out.fencing:
-            turn.do(Drain(worker, recover.BY_OPERATOR))
+            turn.do(Drain(worker, gathering.BY_OPERATOR))
     elif any(worker == name for name, _ in state.leaving):
         turn.say("GF180", text, workers=(worker,))
         turn.set(leaving=tuple((name, "drain" if name == worker else why) for name, why in state.leaving))
@@ -264,7 +265,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
             _back(turn, worker)
         elif out.plan != "drain":
             turn.update_out(worker, asked=False, up=False)
-            recover.begin_plan(turn, worker)
+            gathering.begin_plan(turn, worker)
     state = turn.state
     leaving = {worker for worker, _ in state.leaving}
     nowhere = [
@@ -283,6 +284,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
         )
     turn.arm_lease()
     if state.phase == "requeued" and not turn.state.standby:
+        turn.do(Requeue(state.target, "asked for again by a new supervisor"))
         return
     if not state.members:
         turn.enter("gathering", turn.at_s + state.section.join_s)

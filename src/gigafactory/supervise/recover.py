@@ -8,58 +8,27 @@ only changes who that is. `Prepare` names the members in rank order and after th
 from __future__ import annotations
 
 from dataclasses import replace
-from statistics import median
 
 from gigafactory.supervise import copies
 from gigafactory.supervise.budget import NO_PROGRESS, charge, refill, restart, rewound
 from gigafactory.supervise.events import (
     CheckHealth,
     Drain,
-    Fence,
     Offer,
     Prepare,
     Prepared,
     Progress,
     Publish,
-    Requeue,
-    Spawn,
 )
+from gigafactory.supervise.gathering import BY_OPERATOR, await_more, begin_plan, count, gather, requeue
+from gigafactory.supervise.limits import form_limit_s, worth_it
 from gigafactory.supervise.membership import Seating, seat
 from gigafactory.supervise.state import Incident, Out, Pace, State, changed
 from gigafactory.supervise.turn import Turn
 
 WORLDLESS = ("gathering", "requeued", "rejoining", "pausing")
-MOST_REPAIR_S = 86400.0
-"""With no other way to go on, hosts in repair are waited for so long."""
-BY_OPERATOR = "drained by an operator"
 FEW_REWINDS = 10
 """A rollback that would lose more than so many of its usual steps stops the run: a person decides about the start."""
-DEFAULT_COST_S = 60.0
-"""What an epoch is thought to cost until one has been seen."""
-
-
-# ---- limits ----------------------------------------------------------------------------------------------------------
-
-
-def hang_limit_s(state: State) -> float:
-    """No step for this long is a hang."""
-    detect = state.section.detect
-    times = state.pace.times_s
-    return max(detect.hang_least_s, detect.hang_factor * median(times)) if times else detect.form_s
-
-
-def form_limit_s(state: State, size: int) -> float:
-    """No first step of an epoch for this long: it will not come."""
-    detect = state.section.detect
-    seen = dict(state.pace.formed).get(size)
-    return detect.form_s if seen is None else min(detect.form_s, max(detect.hang_least_s, detect.hang_factor * seen))
-
-
-def worth_it(state: State, at_s: float, gain: float) -> bool:
-    """Whether a planned epoch pays: a gain of this share of the speed, until the next failure makes an epoch anyway."""
-    notes = state.notes
-    cost_s = DEFAULT_COST_S if notes.cost_s is None else notes.cost_s
-    return gain * (at_s - notes.started_s) / (notes.incidents + 1) > cost_s
 
 
 # ---- towards an epoch ------------------------------------------------------------------------------------------------
@@ -81,7 +50,7 @@ def go(turn: Turn) -> None:
         return
     missing = len(state.holes) or state.target - len(state.standby)
     if may_shrink and state.members and state.phase != "rejoining" and restarting >= missing and section.rejoin_s > 0:
-        text = f"no spare is free: waiting {section.rejoin_s:g} s for {_count(restarting, 'process')} to start again"
+        text = f"no spare is free: waiting {section.rejoin_s:g} s for {count(restarting, 'process')} to start again"
         turn.say("GF164", text, tier="spare", workers=state.holes[:8])
         turn.enter("rejoining", turn.at_s + section.rejoin_s)
         return
@@ -96,23 +65,6 @@ def go(turn: Turn) -> None:
         go(turn)
         return
     gather(turn)
-
-
-def gather(turn: Turn) -> None:
-    """Too few workers: waits for them."""
-    state = turn.state
-    if state.phase == "gathering" and state.due_s is not None:
-        return
-    if state.phase == "requeued":
-        return
-    have = len(state.members) - len(state.holes) + len(state.standby)
-    if state.epoch:
-        text = (
-            f"{have} of the {state.least} workers that the run needs at least are left;"
-            f" waiting up to {state.section.join_s:g} s for more"
-        )
-        turn.say("GF163", text, tier="restart", inputs=(("workers", have), ("needed", state.least)))
-    turn.enter("gathering", turn.at_s + state.section.join_s)
 
 
 def start(turn: Turn) -> None:
@@ -149,74 +101,9 @@ def short(turn: Turn) -> None:
     if "requeue" in section.tiers and state.epoch:
         requeue(turn, text)
     elif state.epoch:
-        _await_repairs(turn, text)
+        await_more(turn, text)
     else:
         turn.finish("GF197", text)
-
-
-def requeue(turn: Turn, why: str) -> None:
-    """Asks the scheduler for new hosts. The old ones may compute until they are gone or their leases end."""
-    state = turn.state
-    budget, verdict = charge(state.budget, "requeue", state.section.retry, step=state.pace.step, at_s=turn.at_s)
-    turn.set(budget=budget)
-    if verdict.spent:
-        _await_repairs(turn, f"{why}; requeued already: {verdict.spent}")
-        return
-    until = turn.at_s + state.section.lease_s
-    holes = set(state.holes)
-    alive = [worker for worker in (*state.members, *(name for name, _ in state.leaving)) if worker not in holes]
-    turn.say("GF172", why, tier="requeue", inputs=(("attempt", verdict.attempt),))
-    turn.incident("GF172")
-    turn.do(Requeue(state.target, why))
-    turn.enter(
-        "requeued",
-        None,
-        members=(),
-        holes=(),
-        going=(),
-        leaving=(),
-        standby={},
-        out={  # the new hosts may be the old ones: whoever was to be repaired or tested still has to be tested
-            worker: replace(out, asked=False, up=False, fencing=False)
-            for worker, out in state.out.items()
-            if out.plan != "spawn"
-        },
-        unfenced={**state.unfenced, **dict.fromkeys(alive, until)},
-    )
-
-
-def _await_repairs(turn: Turn, why: str) -> None:
-    """Nothing is left but hosts that are in repair: waits for them for a day, then ends the run."""
-    state = turn.state
-    repairs = sum(out.plan == "drain" and out.why != BY_OPERATOR for out in state.out.values())
-    since_s = turn.at_s if state.incident is None else state.incident.since_s
-    if not repairs or turn.at_s - since_s > MOST_REPAIR_S:
-        turn.finish("GF195" if "requeue" in state.section.tiers else "GF197", why)
-        return
-    if state.phase != "gathering":
-        turn.say("GF163", f"{why}; {_count(repairs, 'host')} in repair may come back", tier="restart")
-    turn.enter("gathering", turn.at_s + state.section.join_s)
-
-
-def restart_all(turn: Turn, why: str) -> None:
-    """Every process anew: fences all members and starts them again; the next epoch forms from who joins."""
-    state = turn.state
-    turn.say("GF171", why, tier="restart", inputs=(("workers", len(state.members)),))
-    until = turn.at_s + state.section.lease_s
-    holes = set(state.holes)
-    alive = [worker for worker in (*state.members, *(name for name, _ in state.leaving)) if worker not in holes]
-    for worker in alive:
-        turn.do(Fence(worker))
-    out = dict.fromkeys(alive, Out("restarted", "spawn", turn.at_s, fencing=True))
-    turn.set(
-        members=(),
-        holes=(),
-        going=(),
-        leaving=(),
-        out={**state.out, **out},
-        unfenced={**state.unfenced, **dict.fromkeys(alive, until)},
-    )
-    turn.enter("gathering", turn.at_s + state.section.join_s)
 
 
 def _prepare(turn: Turn, seating: Seating) -> None:
@@ -414,12 +301,7 @@ def on_first_step(turn: Turn, event: Progress) -> None:
 def _cost_words(incident: Incident, lost_s: float, again: int) -> str:
     what = f"{incident.cause} of {', '.join(incident.workers[:3])}" if incident.workers else incident.cause
     more = f" and {len(incident.workers) - 3} more" if len(incident.workers) > 3 else ""
-    return f"{what}{more}: training goes on after {lost_s:.1f} s; {_count(again, 'step')} trained again"
-
-
-def _count(number: int, what: str) -> str:
-    plural = f"{what}es" if what.endswith("s") else f"{what}s"
-    return f"{number} {what if number == 1 else plural}"
+    return f"{what}{more}: training goes on after {lost_s:.1f} s; {count(again, 'step')} trained again"
 
 
 def grow_if_worth(turn: Turn) -> None:
@@ -439,20 +321,6 @@ def grow_if_worth(turn: Turn) -> None:
 def swap_tier(state: State) -> str:
     """How a member that still works is replaced, as things stand."""
     return "spare" if state.standby and "spare" in state.section.tiers else "shrink"
-
-
-def begin_plan(turn: Turn, worker: str) -> None:
-    """What becomes of a worker that is out and cannot compute any more."""
-    out = turn.state.out[worker]
-    if out.fencing or out.asked:
-        return
-    turn.update_out(worker, asked=True)
-    if out.plan == "spawn":
-        turn.do(Spawn(worker))
-    elif out.plan == "check":
-        turn.do(CheckHealth(worker))
-    else:
-        turn.do(Drain(worker, out.why))
 
 
 def running_pace(pace: Pace, event: Progress) -> Pace:
