@@ -174,7 +174,10 @@ class Crew:
         if (peer := self.peers.pop(worker, None)) is not None:
             self._worker_of.pop(peer.link, None)
             self._hang_up(peer.link)
-        return self.due(at_s)
+        found: list[ev.Event] = []
+        if self._check_s.pop(worker, None) is not None:
+            found.append(ev.HealthChecked(at_s, worker, False, "its process ended"))
+        return found + self.due(at_s)
 
     def due_s(self) -> float:
         """When `due` has something to tell, should nothing be heard before; infinity for never."""
@@ -327,6 +330,10 @@ class Crew:
             whose = self.peers.get(members[buddy]) if buddy is not None else None
             self.tell(worker, message | {"rank": rank, "buddy": whose.address if whose is not None else None})
 
+    def leader(self) -> str | None:
+        """Rank 0 of the world that runs, if one does."""
+        return self.world.members[0] if self.world is not None else None
+
     @property
     def preparing(self) -> bool:
         """Whether an answer to Prepare is still to come."""
@@ -402,7 +409,8 @@ class Crew:
         asked = self._preparing
         if asked is None:
             return []
-        waiting = [worker for worker in asked.missing() if worker in self.peers]
+        # of who has just lost its connection the placement will soon tell more
+        waiting = [worker for worker in asked.missing() if worker in self.peers or worker in self._lost_s]
         if waiting and at_s < asked.deadline_s:
             return []
         whole = whole_steps(self._inventories())
@@ -415,7 +423,8 @@ class Crew:
 
     def _probed(self, at_s: float) -> list[ev.Event]:
         asked = self._probing
-        if asked is None or (any(w in self.peers for w in asked.missing()) and at_s < asked.deadline_s):
+        waiting = () if asked is None else (w for w in asked.missing() if w in self.peers or w in self._lost_s)
+        if asked is None or (any(waiting) and at_s < asked.deadline_s):
             return []
         self._probing = None
         begun = {worker: _begun(answer) for worker, answer in asked.answers.items()}

@@ -202,7 +202,9 @@ class LocalProcesses:
             if process.fencing:
                 self._tell(Fenced(at_s, worker))
             elif not process.again:
-                self._tell(Exited(at_s, worker, -signal.SIGKILL if code is None else code, self._last_words(worker)))
+                code = -signal.SIGKILL if code is None else code
+                words = "" if code == -signal.SIGKILL else self._last_words(worker)  # it had no time for any
+                self._tell(Exited(at_s, worker, code, words))
             if process.again and not self._closing:
                 self.spawn(worker)
 

@@ -313,7 +313,7 @@ def supervise(
                 parts.begin()
             state = drive(state, pool, watching)
             complete = pool.finish is not None and pool.finish.complete
-            leader = state.members[0] if complete else None
+            leader = parts.crew.leader() if complete else None
         saved = parts.end(leader, observe)
         text = "" if pool.finish is None else pool.finish.text
         if not saved:
