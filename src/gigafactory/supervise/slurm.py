@@ -30,7 +30,7 @@ from gigafactory.factory.supervise import SlurmSection
 from gigafactory.files import disk_errors
 from gigafactory.supervise import slurm_commands as sc
 from gigafactory.supervise.events import Exited, Fenced, Health, Operator, Requeued
-from gigafactory.supervise.local import RUN, WORKER, find_workers
+from gigafactory.supervise.local import RUN, WORKER
 from gigafactory.supervise.placement import Tell
 from gigafactory.supervise.slurm_calls import COMMAND_S, Slurm
 from gigafactory.supervise.slurm_nodes import Holdings
@@ -39,6 +39,7 @@ LOOK_EVERY_S = 1.0
 RETRY_S = 5.0  # of what Slurm refused, or could not do without its controller
 ENDS_SOON_S = 600.0  # before the time limit: time to save and to ask for more
 END_S = 30.0
+_WAITS_FOR = "GIGAFACTORY_WAITS_FOR"  # in the environment of each srun: worker and run
 MISSED_LOOKS = 5  # in which Slurm does not know our job, before we believe it
 _TAIL_BYTES = 4096
 _LINE_AT_MOST = 300
@@ -209,12 +210,23 @@ class SlurmNodes:
         for node in view.steps:
             if node in self._nodes.names:
                 self._steps[node] = _Step(None, None, self._now(), self._now())
-        for pid, worker in find_workers(self._run):
-            with suppress(OSError):  # it ends just now
-                waits = Path(f"/proc/{pid}/comm").read_text().strip() == "srun"
-                if waits and worker in self._steps:
+        for pid, worker in self._find_sruns():
+            if worker in self._steps:
+                with suppress(ProcessLookupError):  # it ends just now: a look will tell
                     self._watch(worker, _Step(None, os.pidfd_open(pid), self._now()))
         return True
+
+    def _find_sruns(self) -> list[tuple[int, str]]:
+        """(pid, worker) of the processes of this machine that wait for workers of this run."""
+        found = []
+        for entry in Path("/proc").iterdir():
+            with suppress(OSError, UnicodeDecodeError):  # no process, ended meanwhile, or another user's
+                if (entry / "comm").read_text().strip() == "srun":
+                    for setting in (entry / "environ").read_bytes().decode().split("\0"):
+                        worker, _, run = setting.removeprefix(f"{_WAITS_FOR}=").partition(" ")
+                        if setting.startswith(_WAITS_FOR) and run == str(self._run):
+                            found.append((int(entry.name), worker))
+        return found
 
     # ---- one worker -------------------------------------------------------------------------------------------------
 
@@ -224,9 +236,10 @@ class SlurmNodes:
         job = self._nodes.job_of(worker)
         if self._closing or job is None:
             return
-        command = [*self._command, str(self._run), worker]
+        # only the worker has these variables, not its srun: they are what workers are found by
+        command = ["env", f"{RUN}={self._run}", f"{WORKER}={worker}", *self._command, str(self._run), worker]
         srun = sc.start_step(job, worker, self.log(worker), command, gpus=self._gpus)
-        own = {RUN: str(self._run), WORKER: worker, "PYTHONUNBUFFERED": "1"}
+        own = {_WAITS_FOR: f"{worker} {self._run}", "PYTHONUNBUFFERED": "1"}
         try:
             with open(self.log(worker), "ab") as log:
                 stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._now()))
