@@ -123,8 +123,10 @@ class Epoch:
         self._compile()
         began = time.perf_counter()
         self._seat.at("restore", self.step)
+        epochs.meet("compiled")
         state, past = self._load()
         jax.block_until_ready(state)
+        epochs.meet("loaded")  # who is late is waited for here, and not in a collective, which gives up soon
         self._spent["restore"] = time.perf_counter() - began
         self._bench.store.drop_after(self.step)
         self._bench.buddy.aim(self._order.get("buddy"))

@@ -13,8 +13,10 @@ Three things hold up a member when another one is missing, and each has its way 
 - Making the backend waits for all topologies, holding Python's lock. `Service.release` writes what it waits for, and
   makes no sense: the member gets an exception.
 - Collectives wait in C++: for a peer's address, then for its data. `cancel_forming` and `abort_collectives`, called in
-  another thread, make them raise within milliseconds. XLA's own timeout (--xla_cpu_collective_timeout_seconds, half
-  an hour unless set) is the last resort.
+  another thread, make them raise within milliseconds. Only where a connection ends in the middle of a message gloo
+  does not wake who waits for its rest (neither its queue of sends nor the message being read is told of an error), and
+  --xla_cpu_collective_timeout_seconds ends it (half an hour unless set). It has to be short, and so members `meet`
+  before they begin what others might come to late.
 
 Heartbeats between members and service are so slow that they decide nothing: the supervisor detects.
 """
@@ -38,6 +40,7 @@ NEVER_S = 10_000_000  # as an integer of seconds
 SHUTDOWN_S = 1  # nobody waits for the others when leaving
 LINGER_S = 5.0
 AGREE_WITHIN_MS = 10_000
+MEET_WITHIN_MS = 3_600_000  # the supervisor gives up sooner
 
 GPU_FLAGS = (
     # With these a collective whose peer is gone gives up instead of blocking for ever or ending the process (JAX's
@@ -227,6 +230,11 @@ def agree(key: str, value: str) -> str:
     with contextlib.suppress(Exception):  # another member was first
         client.key_value_set(key, value)
     return client.blocking_key_value_get(key, AGREE_WITHIN_MS)
+
+
+def meet(name: str) -> None:
+    """Wait until all members have come to this point, outside of any collective. Raises RuntimeError when cancelled."""
+    _distributed_state().client.wait_at_barrier(name, MEET_WITHIN_MS)
 
 
 def leave() -> None:

@@ -44,7 +44,7 @@ from gigafactory.train.devices import has_gpu
 from gigafactory.train.peers import Buddy, PieceServer
 from gigafactory.train.run_weights import load_any
 from gigafactory.train.session import check_same_model, open_corpus
-from gigafactory.train.snapshots import SnapshotStore, memory_directory, run_identity
+from gigafactory.train.snapshots import SnapshotStore, memory_directory, remove_abandoned, run_identity
 
 EXIT_OK, EXIT_USER, EXIT_UNFIT, EXIT_ALONE, EXIT_WORN = 0, 2, 70, 71, 72
 """All done; a mistake of the user's; the host failed its check; no supervisor; formed too many worlds."""
@@ -192,6 +192,8 @@ class Control:
         epochs.abort_collectives({self._connection.fileno()})
         if self._rounds == CANCEL_AFTER:
             epochs.cancel_forming()
+        if self._rounds == ABORT_ROUNDS:
+            self._say(f"does not leave the world; it is in\n{self._stack()}")
 
     def _look_for_another(self) -> None:
         """The supervisor is gone. Another one is waited for until the lease is over, and as long again."""
@@ -236,10 +238,13 @@ class Control:
         self.orders.put(message)
 
     def _on_probe(self, message: Message) -> None:
-        frame = sys._current_frames().get(self._main)
-        stack = "".join(traceback.format_stack(frame)).splitlines()[-STACK_LINES:] if frame is not None else []
-        where = {"epoch": self.epoch, "step": self._step, "phase": self._phase, "stack": "\n".join(stack)}
+        where = {"epoch": self.epoch, "step": self._step, "phase": self._phase, "stack": self._stack()}
         self.tell({"type": "where", **where})
+
+    def _stack(self) -> str:
+        frame = sys._current_frames().get(self._main)
+        lines = "".join(traceback.format_stack(frame)).splitlines() if frame is not None else []
+        return "\n".join(lines[-STACK_LINES:])
 
     def _on_check(self, message: Message) -> None:
         self.orders.put(message)  # devices are the main thread's; whoever is to be checked is in no world
@@ -347,6 +352,7 @@ def main(arguments: list[str]) -> int:
         say(text)
         return EXIT_UNFIT
     kept = run / "workers" / name / "snapshots"
+    remove_abandoned(run)
     store = SnapshotStore(memory_directory(run_identity(run), name), kept, say)
     server = PieceServer(store, control.token, host)
     buddy = Buddy(store, name, control.token, say)
