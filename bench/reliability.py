@@ -41,7 +41,7 @@ def run(factory: Factory, *, days: float | None = None, seed: int = 1) -> tuple[
     keepers: list[Bookkeeper] = []
 
     def observers(pool: Any, state: Any) -> Sequence[Any]:
-        keepers.append(Bookkeeper(workers=pool.machine.full, held=pool.machine.hosts, at_s=0.0))
+        keepers.append(Bookkeeper(workers=pool.machine.full, held=pool.machine.full + pool.machine.spares, at_s=0.0))
         return (keepers[-1],)
 
     result = simulate(factory, days=days, seed=seed, observers=observers)
@@ -167,11 +167,13 @@ REGIMES: dict[str, dict[str, Any]] = {
     "process restart only": {
         "supervise.tiers": ["ride_through", "reform", "restart", "requeue", "rollback"],
         "supervise.shrink": False,
+        "supervise.spares": 0,
         "supervise.simulate.in_process": False,
+        "train.checkpoint.every_steps": 25,  # about Young's optimum, as memory does not outlive a restart
     },
-    "+ spares": {"supervise.simulate.in_process": False},
-    "+ in-process epochs": {},
-    "+ per-replica loss only": {"supervise.simulate.keep_replicas": True},
+    "+ spares": {"supervise.simulate.in_process": False, "train.checkpoint.every_steps": 25},
+    "+ in-process epochs": {"supervise.state.memory_every_steps": 0},
+    "+ per-replica loss only": {"supervise.simulate.keep_replicas": True, "supervise.state.memory_every_steps": 0},
 }
 SIZES: dict[str, dict[str, Any]] = {
     "100,000 H100, a failure each 18 min": {

@@ -83,9 +83,7 @@ def simulate(
     horizon_s = (section.simulate.days if days is None else days) * DAY_S
     machine = machine_of(factory, section, horizon_s=horizon_s)
     sizes = legal_sizes(factory, section, machine)
-    section = section.model_copy(
-        update={"workers": machine.full, "least_workers": sizes[-1], "spares": machine.hosts - machine.full}
-    )
+    section = section.model_copy(update={"workers": machine.full, "least_workers": sizes[-1], "spares": machine.spares})
     hazards = Hazards(
         factory.cluster,
         section.simulate,
@@ -181,6 +179,7 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
         per_rack=cluster.node.per_rack,
         replica=replica,
         full=full,
+        spares=min(section.spares, hosts - full),
         step_s=step_s,
         total_steps=int(horizon_s / step_s) + 1,
         snapshot_every=every,

@@ -149,5 +149,7 @@ class Care:
             else:
                 given.append(host)
         self._agenda.send(ev.Requeued(self._agenda.now_s, "fewer hosts than asked for" if lies else ""))
-        if given := given[:workers]:
+        given = given[: workers + self._machine.spares]
+        self._hosts.free = set(range(self._machine.hosts)) - set(given) - self._hosts.away.keys()
+        if given:
             self.joined(given)

@@ -70,7 +70,7 @@ class Faults:
     def _strike(self, host: int, fault: Fault, whole: bool, counted: bool = True) -> None:
         """One host meets a fault. whole: the host itself stays as it was. counted: not with another's."""
         hosts = self._hosts
-        if host in hosts.away or not hosts.runs(host) or host in hosts.cut or host in hosts.hung:
+        if host in hosts.away or host in hosts.free or not hosts.runs(host) or host in hosts.cut or host in hosts.hung:
             return
         member = self._world.rank[host] >= 0 and self._world.phase in (
             "stepping",

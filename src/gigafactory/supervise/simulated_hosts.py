@@ -45,6 +45,7 @@ class Hosts:
         self.corrupting: dict[int, Fault] = {}
         self.away: dict[int, str] = {}  # drained: in repair, or in maintenance
         self.lease_until_s: dict[int, float] = {}  # nobody renews the lease of these
+        self.free: set[int] = set()  # not the job's: the scheduler may give them after a requeue
         self.fresh: set[int] = set()  # its process started after the newest world was published
         self.fencing: set[int] = set()  # an order to end its process is on its way
         self.kept_out: set[int] = set()  # wanted by an operator

@@ -39,7 +39,9 @@ class SimulatedPool:
         self.world = world = World(section, machine, hosts, agenda)
         agenda.before = world.tell_progress
         self._care = Care(machine, hazards, hosts, agenda, world, lease_s=section.lease_s)
-        agenda.at(0.0, self._care.joined, list(range(machine.hosts)))
+        held = machine.full + machine.spares
+        hosts.free.update(range(held, machine.hosts))
+        agenda.at(0.0, self._care.joined, list(range(held)))
         self.faults = Faults(section, machine, hazards, hosts, agenda, world, self._care)
         self._finished = False
         self.takeovers = 0

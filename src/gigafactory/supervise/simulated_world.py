@@ -18,8 +18,9 @@ _SLICE = 256  # members that are compared at once
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the job takes on its cluster. hosts: all that are kept for it. step_s: of an undisturbed step at full size.
+    """What the job takes on its cluster. step_s: of an undisturbed step at full size.
 
+    hosts: of the cluster. full: of them at work when nothing is missing. spares: kept for the job beside them.
     snapshot_every: steps. snapshot_wait_s, save_wait_s: what a copy in host memory, and one on disk or in the store,
     keeps a step waiting. save_every: steps between those. *_restore_s: loading the state from each tier.
     disk_save_s, durable_save_s: until such a copy is whole. replica: hosts of one data replica.
@@ -30,6 +31,7 @@ class Machine:
     per_rack: int
     replica: int
     full: int
+    spares: int
     step_s: float
     total_steps: int
     snapshot_every: int
@@ -89,7 +91,7 @@ class World:
         self.interrupted: tuple[float, int, int] | None = None  # since, step reached, epochs published
         self.why: list[str] = []
         self.tier = ""
-        self.spares_least = machine.hosts - machine.full
+        self.spares_least = machine.spares
 
     # ---- steps -------------------------------------------------------------------------------------------------------
 
@@ -362,7 +364,7 @@ class World:
 
     def _standing_by(self) -> int:
         """Hosts that are no members and could be at once."""
-        unable = self._hosts.unable() | self._hosts.away.keys()
+        unable = self._hosts.unable() | self._hosts.away.keys() | self._hosts.free
         return self._machine.hosts - len(self.members) - sum(1 for host in unable if self.rank[host] < 0)
 
     def _formed(self, run: int) -> None:
