@@ -98,9 +98,12 @@ class SmallPool:
                 self.feed(Timer(self.now_s, timer))
             else:
                 self.feed(heapq.heappop(self._queue)[2])
+        if self._step is None:
+            self.now_s = max(self.now_s, until_s)
         return self.state
 
     def feed(self, event: Event) -> tuple[Action, ...]:
+        self.now_s = max(self.now_s, event.at_s)
         if not isinstance(event, Progress | Timer | Committed | Joined | HealthChecked | Fenced):
             worker = getattr(event, "worker", None)
             if worker in self.state.members and type(event).__name__ in ("Exited", "Lost", "Errored", "Diverged"):

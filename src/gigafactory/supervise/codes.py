@@ -110,7 +110,6 @@ CODES: dict[str, Code] = {
         "too few", "Fewer workers are left than the run needs.", "It waits for more, then requeues or stops."
     ),
     "GF164": Code("waiting", "No spare, but a process is being started again.", "A short wait before shrinking."),
-    "GF165": Code("joined", "Workers stand by.", "They are spares."),
     "GF166": Code("swap", "A member is replaced while it still works.", "A spare takes its rank."),
     # 17x: how the same cause is answered again
     "GF170": Code("evict", "A failure of unknown origin came again.", "Its suspects are replaced and tested."),

@@ -85,3 +85,16 @@ def left_behind(lineage: Lineage, *, start: int, reached: int) -> Lineage:
         durable=tuple(step for step in lineage.durable if step <= start),
         snapshot_step=min(lineage.snapshot_step, start),
     )
+
+
+def offset_after(lineage: Lineage, step: int) -> int:
+    """Of the batches that steps after this one are trained on."""
+    return next((offset for after, offset in reversed(lineage.offsets) if after <= step), 0)
+
+
+def started(lineage: Lineage, step: int, offset: int) -> Lineage:
+    """An epoch starts after this step: later stretches are of a history that is left."""
+    kept = tuple(stretch for stretch in lineage.offsets if stretch[0] <= step)
+    if offset == offset_after(replace(lineage, offsets=kept), step):
+        return lineage if kept == lineage.offsets else replace(lineage, offsets=kept)
+    return replace(lineage, offsets=(*kept, (step, offset)))

@@ -25,7 +25,7 @@ def answer(turn: Turn, pause_s: float = 0.0) -> None:
     if phase in BROKEN:
         recover.attempt_again(turn, pause_s)
     elif phase in ("preparing", "fencing", "rejoining") or (phase == "gathering" and turn.state.members):
-        recover.go(turn)
+        recover.attempt_again(turn)
 
 
 def tier_for(state: State) -> str:
@@ -70,6 +70,14 @@ def lose(
     if not fence:
         gathering.begin_plan(turn, worker)
     return pause_s
+
+
+def suspect(turn: Turn, worker: str, why: str) -> None:
+    """Takes out a member that may be the cause: tested before it is used, and not in its old rank for an hour."""
+    turn.remove(worker, why, "check", fence=True)
+    notes = turn.state.notes
+    kept = tuple(entry for entry in notes.suspects if entry[0] > turn.at_s - HOUR_S)
+    turn.set(notes=replace(notes, suspects=(*kept, (turn.at_s, worker))))
 
 
 def _judged(turn: Turn, worker: str, plan: Plan) -> Plan:
@@ -244,7 +252,7 @@ def _own_error(turn: Turn, event: Errored) -> None:
         turn.finish("GF195", f"{spent} for the same error at step {event.step}: {fingerprint(event.text)}")
         return
     if not in_process:
-        turn.remove(worker, "raised the same error twice" if swap else "raised an error", "check", fence=True)
+        suspect(turn, worker, "raised the same error twice" if swap else "raised an error")
     answer(turn, pause_s)
 
 
@@ -311,7 +319,7 @@ def unknown(turn: Turn, code: str, text: str, *, since_s: float | None = None) -
         turn.say(code, text, tier="evict", workers=suspects, inputs=inputs)
         turn.say("GF170", f"replaced and tested: {', '.join(suspects)}", tier="evict", workers=suspects)
         for worker in suspects:
-            turn.remove(worker, "suspected of a failure of unknown origin", "check", fence=True)
+            suspect(turn, worker, "suspected of a failure of unknown origin")
         turn.incident(code, text, tier="evict", workers=suspects)
     elif (attempt > 2 and "restart" in tiers) or "reform" not in tiers:
         turn.say(code, text, tier="restart", inputs=inputs)

@@ -211,7 +211,7 @@ def _drain(turn: Turn, worker: str) -> None:
         others = tuple(entry for entry in state.going if entry[0] != worker)
         turn.set(going=(*others, (worker, "drain", True)))
         if state.phase == "running":
-            turn.incident("GF180", text, workers=(worker,), planned=True)
+            turn.incident("GF180", text, tier=recover.swap_tier(state), workers=(worker,), planned=True)
             recover.go(turn)
     elif worker in state.standby:
         turn.say("GF180", text, workers=(worker,))

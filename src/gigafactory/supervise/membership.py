@@ -51,9 +51,10 @@ def seat(state: State, *, may_shrink: bool, may_swap: bool, may_grow: bool) -> S
     joined: list[str] = []
     leaving: list[tuple[str, str]] = []
     empty: list[int] = []
+    suspects = {worker for _, worker in state.notes.suspects}
     for worker in state.holes:
         rank = state.ranks[worker]
-        spare = free.take(worker, own=True) if may_swap or worker in state.standby else None
+        spare = free.take(worker, own=worker not in suspects) if may_swap or worker in state.standby else None
         if spare is None:
             empty.append(rank)
             continue

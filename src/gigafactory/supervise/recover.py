@@ -117,7 +117,7 @@ def _prepare(turn: Turn, seating: Seating) -> None:
     leaving = (*state.leaving, *seating.leaving)
     size, before = len(seating.members), seating.size_before
     if before and size != before:
-        code, tier = ("GF161", "shrink") if size < before else ("GF162", "spare")
+        code, tier = "GF161" if size < before else "GF162", "shrink"
         text = f"from {before} to {size} workers; {len(standby)} stand by"
         turn.say(code, text, tier=tier, inputs=(("before", before), ("after", size)))
     turn.enter(
@@ -155,6 +155,9 @@ def on_prepared(turn: Turn, event: Prepared) -> None:
     if rollback is None and offer.step < min(highest, state.pace.step) and lost is None:
         text = f"newer copies than step {offer.step} are of a history that was left, or damaged"
         turn.say("GF146", text, tier="rollback", inputs=(("to_step", offer.step), ("offered", highest)))
+    if rollback is None and offer.step >= state.total_steps:  # the last steps were done while nobody listened
+        turn.finish("GF191", f"all {state.total_steps} steps are done", complete=True)
+        return
     turn.set(chosen=offer, pace=replace(turn.state.pace, snapshot_step=max(state.pace.snapshot_step, highest)))
     publish_when_fenced(turn)
 
@@ -188,11 +191,13 @@ def publish_when_fenced(turn: Turn) -> None:
 
 def on_lease(turn: Turn) -> None:
     """Leases have run out: those workers step no more, whatever became of them."""
-    for worker, until in tuple(turn.state.unfenced.items()):
-        if until <= turn.at_s:
+    unfenced = turn.state.unfenced
+    expired = [worker for worker, until in unfenced.items() if until <= turn.at_s]
+    turn.set(unfenced={worker: until for worker, until in unfenced.items() if until > turn.at_s})  # all, after a requeue
+    for worker in expired:
+        if worker in turn.state.out:
             turn.fenced(worker)
-            if worker in turn.state.out:
-                begin_plan(turn, worker)
+            begin_plan(turn, worker)
     turn.arm_lease()
     if turn.state.phase == "fencing" and not turn.state.unfenced:
         _publish(turn)
@@ -205,14 +210,15 @@ def _publish(turn: Turn) -> None:
     lineage, pace = state.lineage, state.pace
     incident = state.incident or turn.incident("GF160", planned=True)
     rollback = state.rollback
+    before = offset = copies.offset_after(lineage, offer.step)
     if rollback is not None:
-        offset = lineage.offset
-        if rollback.skip_to is not None:
-            offset += max(0, rollback.skip_to - offer.step) + rollback.extra
+        if rollback.skip_to is not None:  # the last batch to leave out is that of step skip_to, as it was
+            last = rollback.skip_to + copies.offset_after(lineage, rollback.skip_to - 1) + rollback.extra
+            offset = max(before, last - offer.step)
         reached = max(pace.step, pace.snapshot_step, incident.step)
-        lineage = replace(copies.left_behind(lineage, start=offer.step, reached=reached), offset=offset)
+        lineage = copies.left_behind(lineage, start=offer.step, reached=reached)
         turn.set(budget=rewound(state.budget, state.section.retry, offer.step))
-        skipped = offset - state.lineage.offset
+        skipped = offset - before
         most = rollback.most if rollback.wish is None else offer.step
         inputs = (("from_step", incident.step), ("to_step", offer.step), ("most", most), ("skipped", skipped))
         words = f", leaving out {skipped} batches" if skipped else ""
@@ -230,6 +236,7 @@ def _publish(turn: Turn) -> None:
     if storm:
         turn.finish("GF196", f"{storm}; the newest cause: {incident.cause}: {incident.text}")
         return
+    lineage = copies.started(lineage, offer.step, offset)
     pace = replace(
         pace,
         at_s=turn.at_s,
@@ -244,9 +251,9 @@ def _publish(turn: Turn) -> None:
         lineage=lineage,
         rollback=None,
         chosen=None,
-        incident=replace(incident, restarts=incident.restarts + 1),
+        incident=replace(incident, restarts=incident.restarts + 1, keys=()),
     )
-    turn.do(Publish(state.epoch, state.members, offer, lineage.offset))
+    turn.do(Publish(state.epoch, state.members, offer, offset))
 
 
 # ---- steps are done again --------------------------------------------------------------------------------------------
@@ -311,10 +318,10 @@ def grow_if_worth(turn: Turn) -> None:
     larger = next((legal for legal in state.sizes if legal <= size + len(state.standby)), size)
     spare = bool(state.standby) and "spare" in state.section.tiers
     if larger > size and worth_it(state, turn.at_s, (larger - size) / larger):
-        turn.incident("GF162", planned=True)
+        turn.incident("GF162", tier="shrink", planned=True)
         go(turn)
     elif any(must or (spare and why == "drain") for _, why, must in state.going):
-        turn.incident("GF166", planned=True)
+        turn.incident("GF166", tier="spare", planned=True)
         go(turn)
 
 

@@ -109,7 +109,7 @@ class Lineage:
     A rollback leaves copies behind that must never be used: those of the steps in `left`, (after, up to) pairs. Of
     these steps only what was made since counts: `made`, and host memory up to `snapshot_step`.
     damaged: copies found damaged and not written again. durable: steps committed in the durable store, newest last.
-    offset: step s trains batch s + offset.
+    offsets: (after, offset) stretches of the history, steps increasing: steps after `after` train batch step + offset.
     """
 
     left: tuple[tuple[int, int], ...] = ()
@@ -117,7 +117,7 @@ class Lineage:
     snapshot_step: int = 0
     damaged: tuple[tuple[CopyTier, int], ...] = ()
     durable: tuple[int, ...] = ()
-    offset: int = 0
+    offsets: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
