@@ -12,7 +12,7 @@ import pytest
 from slurm_cluster import Cluster, running_slurm, wait_for
 
 from gigafactory.supervise.eventlog import read_log
-from gigafactory.supervise.events import Event, Health, Lost, Progress, Publish, Requeued
+from gigafactory.supervise.events import Event, Health, Lost, Progress, Requeued
 from gigafactory.supervise.injector import Lookout
 from gigafactory.train.manifest import checkpoints, step_of
 
@@ -64,7 +64,7 @@ def slurm(tmp_path: Path) -> Iterator[Cluster]:
 class Training:
     """`gigafactory train` as a person on the login node calls it."""
 
-    def __init__(self, folder: Path, slurm: Cluster) -> None:
+    def __init__(self, folder: Path, slurm: Cluster, *changes: str) -> None:
         (folder / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 400)
         (folder / "factory.toml").write_text(FILE)
         self.run = folder / "runs" / "small"
@@ -72,10 +72,11 @@ class Training:
         self._output = folder / "output.txt"
         self._environment = {name: value for name, value in slurm.environment.items() if name != "XLA_FLAGS"}
         self._folder = folder
+        self._sets = [word for change in changes for word in ("--set", change)]
         self.start()
 
     def start(self) -> None:
-        words = ["train", "factory.toml", "--workers", "4", "--spares", "2"]
+        words = ["train", "factory.toml", "--workers", "4", "--spares", "2", *self._sets]
         with open(self._output, "a") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "gigafactory.cli.main", *words],
@@ -155,19 +156,36 @@ def test_a_node_dies_is_drained_and_the_run_goes_on_elsewhere(slurm: Cluster, tm
 
 
 @pytest.mark.slow
-def test_without_enough_nodes_the_run_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
-    training = Training(tmp_path, slurm)
+def test_with_too_few_nodes_the_run_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
+    training = Training(tmp_path, slurm, "supervise.shrink=false", "supervise.join_s=5")
     try:
-        training.wait(lambda: training.lookout.done >= 60 and len(training.lookout.up) == 6)
-        job = slurm.output("squeue", "-h", "-o", "%i").strip()
+        training.wait(lambda: training.lookout.done >= 20 and len(training.lookout.up) == 6)
         before = training.lookout.members
-        slurm.output("scontrol", "update", f"jobid={job}", "timelimit=1")
-        training.wait(lambda: training.events(Requeued) and training.lookout.done > 60)
-        requeued = training.events(Requeued)[0]
-        published = [
-            p for e in read_log(training.run / "events.jsonl").entries for p in e.actions if isinstance(p, Publish)
-        ]
-        print(f"before {before}, then {published[-1].members}: {requeued}")
-        assert published[-1].offer.step > 0
+        dead = sorted(training.lookout.up)[:3]
+        killed_s = time.time()
+        for node in dead:
+            slurm.kill_node(node)
+        training.wait(lambda: training.events(Requeued))
+        requeued_s = training.events(Requeued)[0].at_s
+        training.wait(lambda: not set(training.lookout.members) & set(dead) and training.lookout.done > 21)
+        steps = [event for event in training.events(Progress) if event.at_s > requeued_s]
+        told = f"requeued {requeued_s - killed_s:.1f} s, next step {steps[0].at_s - killed_s:.1f} s after the kill"
+        print(f"{told}; {', '.join(before)} -> {', '.join(training.lookout.members)}")
+        assert slurm.output("squeue", "-h", "-t", "RUNNING", "-o", "%D").split() == ["6"]
+    finally:
+        training.end()
+
+
+@pytest.mark.slow
+def test_at_its_time_limit_the_run_gets_another_allocation(slurm: Cluster, tmp_path: Path) -> None:
+    training = Training(tmp_path, slurm, "supervise.slurm.time_limit_s=120")
+    try:
+        training.wait(lambda: training.lookout.done >= 20)
+        job = slurm.output("squeue", "-h", "-o", "%i").strip()
+        assert [event.kind for event in training.events(Health)] == ["time_limit"]
+        training.wait(lambda: "TIMEOUT" in training.told())
+        epoch = training.lookout.epoch
+        training.wait(lambda: training.lookout.epoch > epoch)
+        assert slurm.output("squeue", "-h", "-t", "RUNNING", "-o", "%i").split() != [job]
     finally:
         training.end()

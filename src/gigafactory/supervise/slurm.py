@@ -85,6 +85,7 @@ class SlurmNodes:
         own = os.environ if environment is None else environment
         self._run, self._gpus, self._command = run, gpus, tuple(command)
         self._say, self._now = say, now
+        self._workers = workers
         self._slurm = Slurm(own, say)
         inside = own.get("SLURM_JOB_ID")
         self._nodes = Holdings(run, section, self._slurm, workers, spares, gpus=gpus, inside=inside)
@@ -152,8 +153,8 @@ class SlurmNodes:
             if (running := self._steps.get(worker)) is not None:
                 running.again = True
                 self._look_now.set()
-            elif worker in self._returning or worker in self._repairing:
-                return  # spawned when its node is back
+            elif worker in self._returning or worker in self._repairing or self._requeuing:
+                return  # spawned when its node is there
             elif self._nodes.job_of(worker) is None:
                 self._ask_back(worker)
             else:
@@ -200,7 +201,8 @@ class SlurmNodes:
             if thread.is_alive():
                 thread.join(COMMAND_S + RETRY_S)
         with self._lock:
-            self._drop_all()
+            for worker in list(self._steps):  # of nodes that do not answer
+                self._abandon(worker)
 
     def _take_over(self) -> bool:
         """Goes on with an earlier supervisor's nodes and workers, if they are there."""
@@ -388,13 +390,23 @@ class SlurmNodes:
     def _job_over(self, name: str, state: str) -> None:
         lost = self._nodes.over(name)
         self._say(f"Slurm: job {name} has ended: {state}")
-        if self._nodes.jobs:
-            return
-        if state == "CANCELLED":
+        if state == "CANCELLED" and not self._nodes.jobs:
             self._tell(Operator(self._now(), "stop"))  # scancel is a person's word
+            return
         for worker in lost:
-            if worker not in self._steps:
-                self._tell(Exited(self._now(), worker, None, f"Slurm ended job {name}: {state}"))
+            if worker in self._steps:
+                self._abandon(worker)
+            self._tell(Exited(self._now(), worker, None, f"Slurm ended job {name}: {state}"))
+        if not self._nodes.jobs:
+            self.requeue(self._workers, f"job {name} has ended: {state}")
+
+    def _abandon(self, worker: str) -> None:
+        """Forgets a step without more ado. Called with the lock."""
+        step = self._steps.pop(worker)
+        self._unwatch(step)
+        if step.srun is not None:
+            step.srun.kill()
+            step.srun.wait()
 
     def _see_steps(self, view: sc.View, looked_s: float) -> None:
         for worker, step in list(self._steps.items()):
@@ -445,15 +457,6 @@ class SlurmNodes:
                 unwell = self._slurm.look(self._nodes.jobs).nodes
                 if all(worker in unwell for worker in self.alive()):
                     return
-
-    def _drop_all(self) -> None:
-        """Forgets what could not be seen to end. Called with the lock."""
-        for step in self._steps.values():
-            self._unwatch(step)
-            if step.srun is not None:
-                step.srun.kill()
-                step.srun.wait()
-        self._steps.clear()
 
     def _in_background(self, task: Callable[..., None], *arguments: object) -> None:
         threading.Thread(target=task, args=arguments, name=f"slurm-{task.__name__}", daemon=True).start()
@@ -522,7 +525,8 @@ class SlurmNodes:
         else:
             return
         with self._lock:
-            self._drop_all()
+            for worker in list(self._steps):  # of nodes that do not answer
+                self._abandon(worker)
             self._health.clear()
             self._to_start.clear()
             self._requeuing = False

@@ -73,6 +73,7 @@ def allocate(
     name: str,
     nodes: int,
     *,
+    spares: int = 0,
     gpus: int = 0,
     without: Sequence[str] = (),
     only: Sequence[str] = (),
@@ -80,10 +81,12 @@ def allocate(
     """The command that allocates whole nodes and ends when they are there, leaving the job without any process.
 
     Not sbatch: without a batch script no node is special, and a new allocation after a requeue begins at once, while
-    Slurm lets a requeued script wait (BeginTime). gpus: of each node. without, only: nodes by name.
+    Slurm lets a requeued script wait (BeginTime). spares: as many more as there are free. gpus: of each node.
+    without, only: nodes by name.
     """
     minutes = -(-section.time_limit_s // 60)
-    command = ["salloc", "--no-shell", "--no-kill", "--exclusive", "--mem=0", f"--nodes={nodes}"]
+    command = ["salloc", "--no-shell", "--no-kill", "--exclusive", "--mem=0"]
+    command += [f"--nodes={nodes}-{nodes + spares}" if spares else f"--nodes={nodes}"]
     command += [f"--job-name={name}", f"--time={minutes}"]
     command += [f"--partition={section.partition}"] if section.partition is not None else []
     command += [f"--account={section.account}"] if section.account is not None else []

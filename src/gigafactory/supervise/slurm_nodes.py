@@ -126,15 +126,17 @@ class Holdings:
         self.remember()
 
     def others(self, nodes: int) -> tuple[str, tuple[str, ...]]:
-        """New nodes in place of all; the jobs before have ended or are ending. Raises SlurmError."""
-        job, found = self._allocate(nodes)
+        """New nodes in place of all, so many and the spares that are free. Raises SlurmError."""
+        job, found = self._allocate(nodes, spares=max(self._wanted - nodes, 0))
         self._replace(job, found)
         return job, found
 
-    def _allocate(self, nodes: int, *, only: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
+    def _allocate(self, nodes: int, *, spares: int = 0, only: Sequence[str] = ()) -> tuple[str, tuple[str, ...]]:
         with self._lock:
             without = sorted(self._avoided - set(only))
-        command = sc.allocate(self._section, self._name, nodes, gpus=self._gpus, without=without, only=only)
+        command = sc.allocate(
+            self._section, self._name, nodes, spares=spares, gpus=self._gpus, without=without, only=only
+        )
         return self._slurm.allocate(command)
 
     def _replace(self, job: str, nodes: Sequence[str]) -> None:
