@@ -153,11 +153,8 @@ def _no_offset(event: Event, actions: Sequence[Action]) -> Sequence[Action]:
     return [replace(one, batch_offset=0) if isinstance(one, Publish) else one for one in actions]
 
 
-def _skips_more(original: Any, turn: Turn) -> None:
-    rollback = turn.state.rollback
-    if rollback is not None and rollback.skip_to is None:
-        turn.set(lineage=replace(turn.state.lineage, offset=turn.state.lineage.offset + 5))
-    original(turn)
+def _skips_more(original: Any, lineage: Any, step: int) -> int:
+    return original(lineage, step) + (5 if step > 500 else 0)
 
 
 def _straight_back(original: Any, turn: Turn, worker: str) -> None:
@@ -234,7 +231,7 @@ MUTATIONS = (
     Mutation("after a corruption starts from the newest copy", function(copies, "choose", _newest_copy)),
     Mutation("starts from an older copy than it needs to", function(copies, "choose", _oldest_copy)),
     Mutation("forgets the offset of batches", decisions(_no_offset)),
-    Mutation("leaves out batches that it does not tell of", function(recover, "_publish", _skips_more)),
+    Mutation("leaves out batches that it does not tell of", function(copies, "offset_after", _skips_more)),
     Mutation("does not log a rollback", without(Decided, lambda one: one.code == "GF146")),
     Mutation("uses repaired workers without a check", function(hosts, "_back", _straight_back)),
     Mutation("takes every health check for passed", handler(HealthChecked, _believes_any_check)),

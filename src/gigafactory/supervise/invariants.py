@@ -148,7 +148,7 @@ class Checker:
         self._restarts = 0
         self._attempts: deque[int] = deque(maxlen=max(section.retry.per_cause, 1))  # newest copy at each epoch
         self._moved_s = at_s  # newest step, or newest time at which there were too few workers
-        self._over = False
+        self._over = self._gave_back = False
 
     def __call__(self, event: Event, actions: Sequence[Action], state: State) -> None:
         self.add(event, actions)
@@ -286,7 +286,8 @@ class Checker:
         elif isinstance(action, Requeue):
             for worker in self._seats:
                 self._still.setdefault(worker, at_s + self._lease_s)
-            self._up.clear()  # given back
+            self._up.clear()
+            self._gave_back = True
         elif isinstance(action, CheckHealth):
             self._testing.add(action.worker)
         elif isinstance(action, Finish):
@@ -321,7 +322,9 @@ class Checker:
 
     def _finish(self, action: Finish) -> None:
         """A run that ends early has tried: its last attempts brought little."""
-        if not (action.complete or self._over) and len(self._up) >= self._least:
+        # "copies missing": no copy is left but the very start, and a person has to decide about that
+        lost = any(one.cause == "copies missing" for one in self._said)
+        if not (action.complete or self._over or lost) and len(self._up) >= self._least:
             made = self._copied - self._attempts[0] if len(self._attempts) == self._attempts.maxlen else 0
             if self._restarts < self._per_cause and made >= self._per_cause * self._refill_steps:
                 text = f"the run was given up after {made} steps in {len(self._attempts)} epochs: {action.text}"
@@ -382,7 +385,10 @@ class Checker:
     def _alive(self, at_s: float) -> None:
         if at_s - self._moved_s < _LOOK_AFTER_S:
             return
-        usable = self._truth.usable() if self._truth is not None else len(self._up)
+        usable = len(self._up)
+        if self._truth is not None:
+            # Once hosts were given back it is the scheduler's choice which come.
+            usable = min(self._truth.usable(), usable) if self._gave_back else self._truth.usable()
         if usable < self._least or self._over:
             self._moved_s = at_s
         elif at_s - self._moved_s > self._stalled_s:
