@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 STRAGGLER_STEPS = 20  # steps that are compared; a pause of the garbage collector or another job's burst is shorter
 STRAGGLER_SHARE = 0.75  # of them in which a worker has to be slow
+MOST_FACTOR = 100.0  # where one worker's excess is all of the step
 
 
 def minority_of(differing: Mapping[str, Mapping[int, Sequence[str]]]) -> tuple[str, ...]:
@@ -23,26 +24,32 @@ def minority_of(differing: Mapping[str, Mapping[int, Sequence[str]]]) -> tuple[s
     return tuple(sorted(minority))
 
 
-def straggler(own_s: Mapping[str, Sequence[float]], factor: float) -> tuple[str, float] | None:
-    """The worker that is persistently slower than its peers by at least this factor, and its factor; None if none is.
+def straggler(own_s: Mapping[str, Sequence[float]], step_s: Sequence[float], factor: float) -> tuple[str, float] | None:
+    """The worker that persistently makes steps take at least `factor` times as long, and its factor; None if none does.
 
-    own_s: each worker's own seconds in the same steps, oldest first; what it waits for others is not in them. A worker
-    is measured against the median of the others, step by step, so that what slows all of them slows nobody.
+    own_s: each worker's own seconds in the same steps, oldest first; what it waits for others is not in them. step_s:
+    of these steps. A worker is measured against the median of the others, step by step, so that what slows all of them
+    slows nobody; and against the step, since twice as long for what takes no time slows nobody either.
     """
-    steps = min((len(times) for times in own_s.values()), default=0)
+    steps = min(len(step_s), *(len(times) for times in own_s.values())) if own_s else 0
     if len(own_s) < 2 or steps < STRAGGLER_STEPS:
         return None
     newest = {worker: list(times)[-STRAGGLER_STEPS:] for worker, times in own_s.items()}
+    whole = list(step_s)[-STRAGGLER_STEPS:]
     worst: tuple[str, float] | None = None
     for worker, times in newest.items():
-        peers = [
-            statistics.median(others[step] for name, others in newest.items() if name != worker)
-            for step in range(STRAGGLER_STEPS)
+        others = [values for name, values in newest.items() if name != worker]
+        factors = [
+            _without(step, times[at] - statistics.median(values[at] for values in others))
+            for at, step in enumerate(whole)
         ]
-        slow = sum(mine >= factor * theirs for mine, theirs in zip(times, peers, strict=True))
-        typical = statistics.median(peers)
-        if typical > 0 and slow >= STRAGGLER_SHARE * STRAGGLER_STEPS:
-            by = statistics.median(times) / typical
-            if by >= factor and (worst is None or by > worst[1]):
-                worst = worker, by
+        slow = sum(each >= factor for each in factors)
+        by = statistics.median(factors)
+        if slow >= STRAGGLER_SHARE * STRAGGLER_STEPS and (worst is None or by > worst[1]):
+            worst = worker, by
     return worst
+
+
+def _without(step_s: float, excess_s: float) -> float:
+    """How many times as long a step took as it would have without this excess."""
+    return step_s / max(step_s - excess_s, step_s / MOST_FACTOR) if step_s > 0 else 1.0

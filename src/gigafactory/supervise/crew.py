@@ -131,6 +131,8 @@ class Crew:
         self._published = -1  # newest epoch
         self._worker_of: dict[int, str] = {}
         self._lost_s: dict[str, float] = {}  # worker without connection -> when that is told
+        self._silent_s: dict[str, float] = {}  # worker that was asked where it is -> when it counts as mute
+        self._mute: set[str] = set()  # did not answer that
         self._preparing: _Asked | None = None
         self._whole: dict[int, Entry] = {}
         self._probing: _Asked | None = None
@@ -171,6 +173,7 @@ class Crew:
     def gone(self, at_s: float, worker: str) -> list[ev.Event]:
         """The placement knows that the worker's process has ended; what depends on its answers waits no longer."""
         self._lost_s.pop(worker, None)
+        self._heard_of(worker)
         if (peer := self.peers.pop(worker, None)) is not None:
             self._worker_of.pop(peer.link, None)
             self._hang_up(peer.link)
@@ -182,7 +185,9 @@ class Crew:
     def due_s(self) -> float:
         """When `due` has something to tell, should nothing be heard before; infinity for never."""
         asked = [asked.deadline_s for asked in (self._preparing, self._probing, self._replaying) if asked is not None]
-        return min([*asked, *self._lost_s.values(), *self._check_s.values()], default=math.inf)
+        return min(
+            [*asked, *self._silent_s.values(), *self._lost_s.values(), *self._check_s.values()], default=math.inf
+        )
 
     def due(self, at_s: float) -> list[ev.Event]:
         """What follows from the time and from what was heard by now."""
@@ -190,6 +195,9 @@ class Crew:
         for worker in [worker for worker, when_s in self._lost_s.items() if when_s <= at_s]:
             del self._lost_s[worker]
             found.append(ev.Lost(at_s, worker, "its connection ended, but not its process as far as is known"))
+        for worker in [worker for worker, when_s in self._silent_s.items() if when_s <= at_s]:
+            del self._silent_s[worker]
+            self._mute.add(worker)
         for worker in [worker for worker, when_s in self._check_s.items() if when_s <= at_s]:
             del self._check_s[worker]
             found.append(ev.HealthChecked(at_s, worker, False, f"no answer within {CHECK_S:g} s"))
@@ -205,6 +213,7 @@ class Crew:
             self._worker_of.pop(before.link, None)
             self._hang_up(before.link)
         self._lost_s.pop(worker, None)
+        self._heard_of(worker)
         self.peers[worker] = Peer(link, message["peer"], _by_step(message.get("held")))
         self._worker_of[link] = worker
         self._send(link, self._orders.welcome)
@@ -241,6 +250,7 @@ class Crew:
         return [ev.Errored(at_s, worker, message["epoch"], message["step"], bool(message["own"]), text)]
 
     def _on_where(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:
+        self._heard_of(worker)
         if (asked := self._probing) is None or worker not in asked.whom:
             return []
         asked.answers[worker] = message
@@ -288,6 +298,7 @@ class Crew:
         self._preparing = _Asked(action.epoch, 0, action.members, deadline_s)
         for worker in action.members:
             self.tell(worker, {"type": "prepare", "epoch": action.epoch})
+            self._ping(at_s, worker)
         return self._prepared(at_s)
 
     def publish(self, action: ev.Publish) -> None:
@@ -353,7 +364,7 @@ class Crew:
         whom = self.world.members if self.world is not None else ()
         self._probing = _Asked(action.epoch, 0, whom, at_s + PROBE_S)
         for worker in whom:
-            self.tell(worker, {"type": "probe"})
+            self._ping(at_s, worker)
         return self._probed(at_s)
 
     def replay(self, at_s: float, action: ev.Replay) -> None:
@@ -374,6 +385,16 @@ class Crew:
             keep = sorted({step for step in (self.world.snapshot_step, self.world.verified_step) if step >= 0})
         for worker in self.peers:
             self.tell(worker, {"type": "renew", "keep": keep, "snapshot_every": self._snapshot_every()})
+
+    def _ping(self, at_s: float, worker: str) -> None:
+        """Asks where it is; who has not answered an earlier question has no more time than that left."""
+        if worker not in self._mute:
+            self._silent_s.setdefault(worker, at_s + PROBE_S)
+        self.tell(worker, {"type": "probe"})
+
+    def _heard_of(self, worker: str) -> None:
+        self._silent_s.pop(worker, None)
+        self._mute.discard(worker)
 
     def tell(self, worker: str, message: Message) -> bool:
         """Sends a message to a worker; False if it is not connected."""
@@ -409,8 +430,8 @@ class Crew:
         asked = self._preparing
         if asked is None:
             return []
-        # of who has just lost its connection the placement will soon tell more
-        waiting = [worker for worker in asked.missing() if worker in self.peers or worker in self._lost_s]
+        # of who has just lost its connection the placement will soon tell more; who answers no probe will not get ready
+        waiting = [w for w in asked.missing() if w in self._lost_s or (w in self.peers and w not in self._mute)]
         if waiting and at_s < asked.deadline_s:
             return []
         whole = whole_steps(self._inventories())

@@ -42,6 +42,7 @@ class World:
         self._factor = straggler_factor
         self._reports: dict[int, dict[str, Message]] = {}
         self._own_s: dict[str, deque[float]] = {worker: deque(maxlen=STRAGGLER_STEPS) for worker in members}
+        self._steps_s: deque[float] = deque(maxlen=STRAGGLER_STEPS)
         self._spent: dict[str, float] = {}
 
     def report(self, at_s: float, worker: str, message: Message, held: Mapping[str, Held]) -> list[Event]:
@@ -77,15 +78,17 @@ class World:
                 found.append(Diverged(at_s, self.epoch, step, minority, text))
             elif self._compare:
                 self.verified_step = step
-        for worker, report in reports.items():
-            if not first:  # compilation is in it
+        step_s = statistics.median(float(report["step_s"]) for report in reports.values())
+        if not first:  # compilation is in it
+            self._steps_s.append(step_s)
+            for worker, report in reports.items():
                 self._own_s[worker].append(float(report.get("own_s") or 0.0))
         leader = reports[self.members[0]]
         progress = Progress(
             at_s,
             self.epoch,
             step,
-            statistics.median(float(report["step_s"]) for report in reports.values()),
+            step_s,
             self.snapshot_step,
             self.verified_step,
             leader.get("loss"),
@@ -95,8 +98,8 @@ class World:
         )
         self._spent = {}
         found.insert(0, progress)
-        if (slow := straggler(self._own_s, self._factor)) is not None:
+        if (slow := straggler(self._own_s, self._steps_s, self._factor)) is not None:
             found.append(Straggling(at_s, self.epoch, slow[0], round(slow[1], 3)))
-            for times in self._own_s.values():
+            for times in (self._steps_s, *self._own_s.values()):
                 times.clear()  # the next comparison begins anew
         return found
