@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import urllib.request
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,9 +12,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from gigafactory.errors import UserError
 from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.supervise import events as ev
-from gigafactory.supervise.eventlog import Config, Entry
+from gigafactory.supervise.eventlog import Config, Entry, EventLog
 from gigafactory.supervise.exporter import Exporter, check_port
 from gigafactory.supervise.policy import decide
+from gigafactory.supervise.start import watchers
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 PREFIX = "gigafactory_supervisor_"
@@ -110,6 +113,17 @@ def test_a_supervisor_that_takes_over_counts_what_was_before(run: Run) -> None:
     assert {k: v for k, v in first.items() if created not in k[0]} == {
         k: v for k, v in second.items() if created not in k[0]
     }
+
+
+def test_a_run_with_a_port_is_watched_from_its_log_on(run: Run, tmp_path: Path) -> None:
+    log = EventLog(tmp_path / "events.jsonl", run.config)
+    for entry in run.entries:
+        log(entry.event, entry.actions, run.state)
+    log.close()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    assert len(watchers(tmp_path)(run.config)) + 1 == len(watchers(tmp_path, port)(run.config))
+    assert scraped(port)["step", ()] == 20
 
 
 def test_before_the_first_event_there_is_a_page(run: Run) -> None:
