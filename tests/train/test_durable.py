@@ -19,7 +19,8 @@ from gigafactory.train.durable import check_store, copy_durable
 from gigafactory.train.manifest import checkpoints, piece_key, step_of
 from gigafactory.train.pieces import Entry, shares, whole_steps
 from gigafactory.train.restore import restore_numpy
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import OWN, SnapshotStore
 from gigafactory.train.verify import damage_of
 
 WEIGHTS = np.arange(4000, dtype=np.float32).reshape(4, 1000)

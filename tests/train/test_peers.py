@@ -16,8 +16,10 @@ import numpy as np
 import pytest
 
 from gigafactory.train.capture import Snapshot
-from gigafactory.train.peers import HEADER_AT_MOST_BYTES, Buddy, PeerError, Peers, PieceServer
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore
+from gigafactory.train.frames import HEADER_AT_MOST_BYTES, PeerError
+from gigafactory.train.peers import Buddy, Peers, PieceServer
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import OWN, SnapshotStore
 
 TOKEN = "secret"
 LEAVES = {"x": {"shape": [4, 3], "dtype": "float32"}, "n": {"shape": [], "dtype": "int32"}}

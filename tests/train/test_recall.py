@@ -27,7 +27,8 @@ from gigafactory.train.peers import PieceServer
 from gigafactory.train.pieces import Entry, leaf_of, shares, whole_steps
 from gigafactory.train.recall import DamagedCopyError, load, load_tree
 from gigafactory.train.restore import newest_verified, restore, restore_numpy
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import OWN, SnapshotStore
 from gigafactory.train.step import Program
 
 TOKEN = two.TOKEN

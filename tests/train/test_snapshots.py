@@ -23,7 +23,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from gigafactory.train.capture import take_snapshot
 from gigafactory.train.manifest import DamagedError
 from gigafactory.train.pieces import whole_steps
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore, memory_directory, remove_abandoned, run_identity
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import OWN, SnapshotStore, memory_directory, remove_abandoned, run_identity
 
 DOMAINS = ("here",)
 
@@ -136,6 +137,14 @@ def test_what_an_order_may_be_on_its_way_for_stays_a_moment(tmp_path: Path) -> N
     time_s[0] += 1.0
     take(store, 20)
     assert list(store.held()) == [19, 20]
+
+
+def test_room_for_the_next_comes_before_that(tmp_path: Path, mount_disk: Callable[[str], Path]) -> None:
+    """Also the freed pages that would be used again: the one file that they make is part of what is held."""
+    store = SnapshotStore(mount_disk("size=8m") / "w0", tmp_path / "disk", silent, clock=lambda: 100.0)
+    for step in range(1, 20):
+        assert take_snapshot(store, step, {"x": jnp.ones(450_000)}, meta(step), DOMAINS) is not None
+    assert list(store.held())[-2:] == [18, 19]
 
 
 def test_what_is_being_saved_stays(store: SnapshotStore) -> None:

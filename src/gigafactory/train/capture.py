@@ -15,7 +15,8 @@ from jax.sharding import Mesh, NamedSharding, Sharding
 from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import Region, piece_key, region_of
 from gigafactory.train.pieces import Entry, sender_of
-from gigafactory.train.snapshots import OWN, PieceBytes, SnapshotStore
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import OWN, SnapshotStore
 
 Tree = Any
 

@@ -1,7 +1,6 @@
 """Pieces of snapshots between workers, over TCP: a server in each, a sender to the buddy, and fetching.
 
-A frame is a length (4 bytes, big-endian), that many bytes of JSON (an object with a "type"), and as many raw bytes as
-its "payload_bytes" says. The first frame of a connection is `hello` with the run's token. Then
+The first frame (`train.frames`) of a connection is `hello` with the run's token. Then
 
     get{step, key, crc}                              is answered by  piece{} and its bytes, or no{text}
     keep{of, step, meta, leaves, pieces} and bytes   is answered by  kept{} or no{text}
@@ -13,80 +12,28 @@ from __future__ import annotations
 
 import contextlib
 import hmac
-import json
 import math
 import socket
-import struct
 import threading
 import time
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 
 from gigafactory.train.capture import Snapshot
+from gigafactory.train.frames import Header, PeerError, receive, receive_bytes, send
 from gigafactory.train.manifest import DamagedError
 from gigafactory.train.pieces import Entry, leaf_of
 from gigafactory.train.shards import dtype_of
-from gigafactory.train.snapshots import PieceBytes, SnapshotStore
+from gigafactory.train.snapshot_file import PieceBytes
+from gigafactory.train.snapshots import SnapshotStore
 
 Say = Callable[[str], None]
-Header = dict[str, Any]
-
-_LENGTH = struct.Struct(">I")
-HEADER_AT_MOST_BYTES = 16 << 20  # descriptions of 100,000 pieces are about 10 MB
 IDLE_S = 600.0  # a connection that says nothing for so long is closed
 CONNECT_S = 5.0
 AT_ONCE_S = 1.0
-
-
-class PeerError(Exception):
-    """The other side does not answer, or not in this language."""
-
-
-def _send(link: socket.socket, header: Header, payload: memoryview | None = None) -> None:
-    size = payload.nbytes if payload is not None else 0
-    data = json.dumps(header | ({"payload_bytes": size} if size else {})).encode()
-    link.sendall(_LENGTH.pack(len(data)) + data)
-    if payload is not None:
-        link.sendall(payload)
-
-
-def _receive_exactly(link: socket.socket, buffer: memoryview) -> None:
-    done = 0
-    while done < buffer.nbytes:
-        try:
-            got = link.recv_into(buffer[done:])
-        except OSError as error:
-            raise PeerError(str(error) or type(error).__name__) from error
-        if not got:
-            raise PeerError("the connection was closed")
-        done += got
-
-
-def _receive(link: socket.socket) -> Header:
-    prefix = bytearray(_LENGTH.size)
-    _receive_exactly(link, memoryview(prefix))
-    (length,) = _LENGTH.unpack(prefix)
-    if length > HEADER_AT_MOST_BYTES:
-        raise PeerError(f"a header of {length} bytes")
-    data = bytearray(length)
-    _receive_exactly(link, memoryview(data))
-    try:
-        header = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise PeerError("not JSON") from error
-    if not isinstance(header, dict) or not isinstance(header.get("type"), str):
-        raise PeerError("not an object with a type")
-    return header
-
-
-def _piece_bytes(link: socket.socket, count: int) -> np.ndarray:
-    buffer = np.empty(count, np.uint8)
-    _receive_exactly(link, buffer.data)
-    return buffer
 
 
 def size_of(entry: Entry, key: str) -> int:
@@ -148,12 +95,12 @@ class PieceServer:
         try:
             link.settimeout(CONNECT_S)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            hello = _receive(link)
+            hello = receive(link)
             if not hmac.compare_digest(str(hello.get("token")).encode(), self._token.encode()):
                 return
             link.settimeout(IDLE_S)
             while True:
-                request = _receive(link)
+                request = receive(link)
                 if request["type"] == "get":
                     self._give(link, request)
                 elif request["type"] == "keep":
@@ -171,12 +118,12 @@ class PieceServer:
         try:
             data = self._store.read(int(request["step"]), str(request["key"]), int(request["crc"]))
         except DamagedError as error:
-            _send(link, {"type": "no", "text": f"damaged: {error}"})
+            send(link, {"type": "no", "text": f"damaged: {error}"})
             return
         if data is None:
-            _send(link, {"type": "no", "text": "not held"})
+            send(link, {"type": "no", "text": "not held"})
         else:
-            _send(link, {"type": "piece"}, data.data)
+            send(link, {"type": "piece"}, data.data)
 
     def _keep(self, link: socket.socket, request: Header) -> None:
         entry = {name: request[name] for name in ("meta", "leaves", "pieces")}
@@ -189,7 +136,7 @@ class PieceServer:
 
         def received() -> Iterator[PieceBytes]:
             for key, piece in entry["pieces"].items():
-                data = _piece_bytes(link, sizes[key])
+                data = receive_bytes(link, sizes[key])
                 if zlib.crc32(data.data) != piece["crc"]:
                     raise PeerError(f"{key}: arrived damaged")
                 dtype = dtype_of(entry["leaves"][leaf_of(key)]["dtype"])
@@ -201,9 +148,9 @@ class PieceServer:
         )
         if kept is None:  # the rest of the payload was not read
             with contextlib.suppress(OSError):
-                _send(link, {"type": "no", "text": "no room"})
+                send(link, {"type": "no", "text": "no room"})
             raise PeerError("no room")
-        _send(link, {"type": "kept"})
+        send(link, {"type": "kept"})
 
 
 def _hang_up(link: socket.socket) -> None:
@@ -217,7 +164,7 @@ def _connect(address: str, token: str, timeout_s: float) -> socket.socket:
     link = socket.create_connection((host, int(port)), min(timeout_s, CONNECT_S))
     link.settimeout(timeout_s)
     link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    _send(link, {"type": "hello", "token": token})
+    send(link, {"type": "hello", "token": token})
     return link
 
 
@@ -326,13 +273,13 @@ class Buddy:
         header = {"type": "keep", "of": self._worker, "step": snapshot.step, **entry}
         header["payload_bytes"] = sum(size_of(entry, key) for key in pieces)
         try:
-            _send(link, header)
+            send(link, header)
             for key in pieces:
                 data = self._store.read(snapshot.step, key)
                 if data is None:
                     raise DamagedError("the snapshot is gone")
                 link.sendall(data.data)
-            answer = _receive(link)
+            answer = receive(link)
             if answer["type"] != "kept":
                 raise PeerError(str(answer.get("text", "no answer")))
         except (OSError, PeerError):
@@ -386,15 +333,15 @@ class Peers:
                 free = self._free[worker]
                 link = free.pop() if free else None
             link = link or _connect(self._addresses[worker], self._token, self._timeout_s)
-            _send(link, {"type": "get", "step": step, "key": key, "crc": crc})
-            answer = _receive(link)
+            send(link, {"type": "get", "step": step, "key": key, "crc": crc})
+            answer = receive(link)
             if answer["type"] != "piece":
                 self._keep(worker, link)
                 link = None
                 raise PeerError(str(answer.get("text", "no answer")))
             if answer.get("payload_bytes", 0) != size_bytes:
                 raise PeerError(f"has {answer.get('payload_bytes', 0)} bytes of it, {size_bytes} are wanted")
-            data = _piece_bytes(link, size_bytes)
+            data = receive_bytes(link, size_bytes)
             self._keep(worker, link)
             link = None
         except (OSError, ValueError) as error:

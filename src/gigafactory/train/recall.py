@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from gigafactory.train.frames import PeerError
 from gigafactory.train.leaves import named_leaves
 from gigafactory.train.manifest import DamagedError, Region, describe, overlap, region_of
-from gigafactory.train.peers import PeerError, Peers
+from gigafactory.train.peers import Peers
 from gigafactory.train.pieces import Entry, leaf_of
 from gigafactory.train.restore import assemble
 from gigafactory.train.shards import dtype_of

@@ -6,21 +6,18 @@
                              run                            where the run's directory is
 
 They are files, so that they outlive the process on a living host, and lie in memory, so that taking one costs little
-more than the copy. A file is the pieces' bytes, an index (JSON), and a trailer with the index's length and checksum;
-its name appears when it is whole. Checksums are CRC-32 (`zlib`: 4.2 GB/s a thread where SHA-256 made 1.8, measured):
-they are to find damage, not an adversary; what goes to disk gets SHA-256. Nothing is synced: a host that loses power
-loses its memory as well.
+more than the copy. The name of a file (`train.snapshot_file`) appears when it is whole. Checksums are CRC-32 (`zlib`:
+4.2 GB/s a thread where SHA-256 made 1.8, measured): they are to find damage, not an adversary; what goes to disk gets
+SHA-256. Nothing is synced: a host that loses power loses its memory as well.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 import re
 import shutil
-import struct
 import threading
 import time
 import zlib
@@ -36,20 +33,19 @@ import numpy as np
 from gigafactory.files import replace_file
 from gigafactory.train.manifest import DamagedError
 from gigafactory.train.pieces import Entry, Held, same_family
+from gigafactory.train.snapshot_file import PieceBytes, Spans, damage_of_snapshot, read_index, read_span, write_snapshot
 
 Say = Callable[[str], None]
 
 MEMORY = Path("/dev/shm")
 OWN = "own"
 _NAME = re.compile(r"step-(\d{8,})\.(own|of-[A-Za-z0-9._-]+)")
-_TRAILER = struct.Struct("<QI8s")  # length of the index, its CRC-32, magic
-_MAGIC = b"GFSNAP01"
-_CHUNK = 1 << 20
 # A snapshot is whole for others once each buddy has what only one holds. Workers are at most one step apart, and a
 # buddy at most one behind: the newest but two is then whole everywhere. Without lone pieces it is the newest but one.
 _NEWEST, _NEWEST_WITH_LONE = 2, 3
 # Where steps are shorter than messages take, a few more stay so long that an order to save one still finds it.
 _GRACE_S, _GRACE_AT_MOST = 0.5, 8
+_SLACK_BYTES = 1 << 20  # for indexes
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -90,21 +86,12 @@ def remove_abandoned(run: Path, base: Path = MEMORY) -> None:
 
 
 @dataclass(frozen=True)
-class PieceBytes:
-    """A box of a leaf, at `start`, as it lies in memory: C-contiguous."""
-
-    key: str
-    start: tuple[int, ...]
-    array: np.ndarray
-
-
-@dataclass(frozen=True)
 class _File:
     """A committed snapshot file. entry: of an inventory; spans: (offset, bytes) by piece key; since_s: of the clock."""
 
     path: Path
     entry: Entry
-    spans: dict[str, tuple[int, int]]
+    spans: Spans
     since_s: float = -math.inf
 
 
@@ -140,7 +127,7 @@ class SnapshotStore:
         if (match := _NAME.fullmatch(path.name)) is None:
             return
         try:
-            self._files[int(match[1]), match[2]] = _File(path, *_index(path))
+            self._files[int(match[1]), match[2]] = _File(path, *read_index(path))
         except (OSError, DamagedError) as error:
             self._say(f"{path}: snapshot passed over: {error}")
             path.unlink(missing_ok=True)
@@ -162,7 +149,11 @@ class SnapshotStore:
         """
         if not _NAME.fullmatch(f"step-{step:08d}.{source}"):
             raise ValueError(f"no name of a snapshot: step {step}, {source!r}")
-        self._make_room(size_bytes)
+        self._choose_place(size_bytes)
+        with contextlib.suppress(OSError):
+            if shutil.disk_usage(self._place).free < size_bytes + _SLACK_BYTES:
+                with self._lock:
+                    self._evict(grace=False)
         try:
             file = self._write_file(step, source, meta, leaves, pieces)
         except OSError as error:
@@ -176,7 +167,7 @@ class SnapshotStore:
             self._evict()
         return file.entry
 
-    def _make_room(self, size_bytes: int) -> None:
+    def _choose_place(self, size_bytes: int) -> None:
         """Chooses memory or disk, when more than ever before is to be written."""
         if size_bytes <= self._sized:
             return
@@ -199,35 +190,18 @@ class SnapshotStore:
         self._place.mkdir(parents=True, exist_ok=True, mode=0o700)
         path = self._place / f"step-{step:08d}.{source}"
         temporary = path.with_name(f".writing-{path.name}")
-        described: dict[str, Any] = {}
-        spans: dict[str, tuple[int, int]] = {}
-        offset = 0
         try:
             # over an evicted file's pages: new ones cost as much as the copy (measured: 12 MB in 8 ms, not 11)
             with contextlib.suppress(FileNotFoundError):
                 os.replace(self._spare, temporary)
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o600), "wb", buffering=0) as file:
-                for piece in pieces:
-                    data = piece.array.reshape(-1).view(np.uint8).data
-                    described[piece.key] = {
-                        "start": list(piece.start),
-                        "shape": list(piece.array.shape),
-                        "crc": zlib.crc32(data),
-                    }
-                    spans[piece.key] = (offset, data.nbytes)
-                    _write_all(file.fileno(), data)
-                    offset += data.nbytes
-                entry = {"meta": json.loads(json.dumps(meta)), "leaves": leaves, "pieces": described}
-                text = json.dumps(entry | {"spans": spans}).encode()
-                _write_all(file.fileno(), memoryview(text + _TRAILER.pack(len(text), zlib.crc32(text), _MAGIC)))
-                file.truncate(offset + len(text) + _TRAILER.size)
+            entry, spans = write_snapshot(temporary, meta, leaves, pieces)
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
         return _File(path, entry, spans, self._clock())
 
-    def _evict(self) -> None:
+    def _evict(self, *, grace: bool = True) -> None:
         """Removes what is neither among the newest of its source nor to be kept. The lock is held."""
         sources = {source for _, source in self._files}
         newest = _NEWEST if sources <= {OWN} and not self._lone else _NEWEST_WITH_LONE
@@ -235,7 +209,7 @@ class SnapshotStore:
         for source in sources:
             steps = sorted((step for step, of in self._files if of == source), reverse=True)
             for place, step in enumerate(steps[newest:]):
-                young = place < _GRACE_AT_MOST and self._files[step, source].since_s > young_s
+                young = grace and place < _GRACE_AT_MOST and self._files[step, source].since_s > young_s
                 if not (young or step in self._kept or self._pinned[step]):
                     self._drop(step, source)
 
@@ -300,7 +274,7 @@ class SnapshotStore:
         with self._lock:
             files = dict(self._files)
         with ThreadPoolExecutor(_THREADS) as pool:
-            damages = list(pool.map(lambda file: _damage(file.path), files.values()))
+            damages = list(pool.map(lambda file: damage_of_snapshot(file.path), files.values()))
         with self._lock:
             for (name, file), damage in zip(files.items(), damages, strict=True):
                 if damage is not None and self._files.get(name) is file:  # else it was evicted while it was read
@@ -333,7 +307,7 @@ class SnapshotStore:
         damage: DamagedError | None = None
         for file in files:
             try:
-                data = _span(file.path, *file.spans[key])
+                data = read_span(file.path, *file.spans[key])
             except (OSError, DamagedError) as error:
                 damage = DamagedError(f"{file.path}: {key}: {error}")
                 continue
@@ -348,12 +322,6 @@ class SnapshotStore:
         return None
 
 
-def _write_all(descriptor: int, data: memoryview) -> None:
-    done = 0
-    while done < data.nbytes:
-        done += os.write(descriptor, data[done : done + (1 << 30)])
-
-
 def _merged(files: dict[tuple[int, str], _File]) -> Held:
     """One entry per step; pieces of another history than the own ones (else the newest epoch's) are left out."""
     held: Held = {}
@@ -365,57 +333,3 @@ def _merged(files: dict[tuple[int, str], _File]) -> Held:
         elif same_family(held[step], entry):
             held[step]["pieces"] = entry["pieces"] | held[step]["pieces"]
     return dict(sorted(held.items()))
-
-
-def _span(path: Path, offset: int, count: int) -> np.ndarray:
-    """Bytes of a file, read and not mapped: a file cut short is an error, not a signal."""
-    buffer = np.empty(count, np.uint8)
-    with open(path, "rb", buffering=0) as file:
-        file.seek(offset)
-        done = 0
-        while done < count:
-            got = file.readinto(buffer.data[done:])
-            if not got:
-                raise DamagedError("the file ends too early")
-            done += got
-    return buffer
-
-
-def _index(path: Path) -> tuple[Entry, dict[str, tuple[int, int]]]:
-    """The entry and the spans of a snapshot file. Raises OSError, and DamagedError when they are not as written."""
-    size = path.stat().st_size
-    if size < _TRAILER.size:
-        raise DamagedError("it is cut short")
-    length, checksum, magic = _TRAILER.unpack(_span(path, size - _TRAILER.size, _TRAILER.size).tobytes())
-    if magic != _MAGIC or length > size - _TRAILER.size:
-        raise DamagedError("its end is damaged")
-    text = _span(path, size - _TRAILER.size - length, length).tobytes()
-    if zlib.crc32(text) != checksum:
-        raise DamagedError("the checksum of its index does not match")
-    entry = json.loads(text)
-    spans = {key: (int(at), int(count)) for key, (at, count) in entry.pop("spans").items()}
-    return entry, spans
-
-
-def _damage(path: Path) -> str | None:
-    """What is wrong with any byte of a snapshot file, or None."""
-    try:
-        entry, spans = _index(path)
-        with open(path, "rb", buffering=0) as stream:
-            for key, (offset, count) in spans.items():
-                if _checksum(stream.fileno(), offset, count) != entry["pieces"][key]["crc"]:
-                    return f"the checksum of {key} does not match"
-    except (OSError, DamagedError) as error:
-        return str(error)
-    return None
-
-
-def _checksum(descriptor: int, offset: int, count: int) -> int:
-    crc, end = 0, offset + count
-    while offset < end:
-        data = os.pread(descriptor, min(_CHUNK, end - offset), offset)
-        if not data:
-            break
-        crc = zlib.crc32(data, crc)
-        offset += len(data)
-    return crc
