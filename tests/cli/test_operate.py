@@ -108,7 +108,7 @@ def test_a_person_looks_after_a_run(run: Run) -> None:
     assert "saves its state" in run.operate("stop")
     assert run.process.wait(WITHIN_S) == 130, run.told()
     ended = run.operate("status")
-    assert ended.startswith("runs/fake: ended, ")
+    assert ended.startswith("runs/fake: finished, ")
     assert "supervisor" not in ended.splitlines()[1]
     assert run.mistake("stop") == "runs/fake: no supervisor runs here; `gigafactory train` starts one"
 

@@ -47,7 +47,7 @@ def rollback(
     run: Run,
     step: Annotated[int, typer.Argument(min=0, show_default=False, help="Step of a whole checkpoint.")],
 ) -> None:
-    """Train on from an older checkpoint; the data trained on since is left out."""
+    """Train on from an older checkpoint, with the same data again."""
     from gigafactory.supervise.control import operate
 
     operate(run, "rollback", step=step)

@@ -88,7 +88,8 @@ def status(run: Path, at_s: float) -> list[str]:
     except UserError as error:
         alive, why = False, str(error).removeprefix(f"{run}: ")
     last_s = record.entries[-1].event.at_s if record.entries else record.config.at_s
-    begin = f"{run}: {_phase(state, alive)}, epoch {state.epoch}, step {state.pace.step:,} of {state.total_steps:,}"
+    phase = state.phase if alive or state.finished else "no supervisor"
+    begin = f"{run}: {phase}, epoch {state.epoch}, step {state.pace.step:,} of {state.total_steps:,}"
     lines = [begin]
     if not alive and not state.finished:
         told = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(last_s))
@@ -99,12 +100,6 @@ def status(run: Path, at_s: float) -> list[str]:
 def _check_run(run: Path) -> None:
     if not (run / "factory.toml").exists() and not (run / "events.jsonl").exists():
         raise UserError(f"{run}: not a run directory (no factory.toml)")
-
-
-def _phase(state: State, alive: bool) -> str:
-    if state.finished:
-        return "ended"
-    return state.phase if alive else "no supervisor"
 
 
 def _workers(state: State) -> list[str]:
