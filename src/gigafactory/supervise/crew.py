@@ -20,7 +20,6 @@ from gigafactory.train.pieces import Entry, Held, buddy_of, whole_steps
 
 PREPARE_S = 6.0  # for leaving a world: a collective that is cut returns at once
 READ_BYTES_PER_S = 0.5e9  # slowest host memory whose inventory is still verified in time
-PROBE_S = 2.0  # for the answer of a thread that does nothing else
 REPLAY_S = 120.0
 CHECK_S = 120.0
 LOST_AFTER_S = 1.0  # a connection mostly ends because its process does, which the placement tells
@@ -39,9 +38,11 @@ class Service(Protocol):
 
 @dataclass(frozen=True)
 class Orders:
-    """What holds for the whole run. welcome: the message that answers a hello."""
+    """What holds for the whole run. silent_s: who answers no question for this long is not waited for. welcome: the
+    message that answers a hello."""
 
     total_steps: int
+    silent_s: float
     straggler_factor: float
     compare: bool
     buddy: bool
@@ -362,7 +363,7 @@ class Crew:
 
     def probe(self, at_s: float, action: ev.Probe) -> list[ev.Event]:
         whom = self.world.members if self.world is not None else ()
-        self._probing = _Asked(action.epoch, 0, whom, at_s + PROBE_S)
+        self._probing = _Asked(action.epoch, 0, whom, at_s + self._orders.silent_s)
         for worker in whom:
             self._ping(at_s, worker)
         return self._probed(at_s)
@@ -389,7 +390,7 @@ class Crew:
     def _ping(self, at_s: float, worker: str) -> None:
         """Asks where it is; who has not answered an earlier question has no more time than that left."""
         if worker not in self._mute:
-            self._silent_s.setdefault(worker, at_s + PROBE_S)
+            self._silent_s.setdefault(worker, at_s + self._orders.silent_s)
         self.tell(worker, {"type": "probe"})
 
     def _heard_of(self, worker: str) -> None:

@@ -43,6 +43,7 @@ LEAVE_S = 10.0  # for processes to end by themselves
 LAST_SAVE_S = 600.0
 LAST_LOOK_S = 600.0  # for the last evaluation
 SAVE_TRIES = 3
+SILENT_S = 2.0  # for the answer of a thread that does nothing else, if heartbeats may be no rarer
 WAIT_S = 0.1
 
 Observe = Callable[[ev.Event], None]
@@ -150,6 +151,7 @@ class Supervised:
         self.crew = Crew(
             Orders(
                 total_steps=train.steps,
+                silent_s=min(SILENT_S, section.detect.heartbeat_s),
                 straggler_factor=section.detect.straggler_factor,
                 compare=section.detect.checksum_every_steps > 0,
                 buddy=section.state.buddy,
