@@ -262,6 +262,7 @@ def on_took_over(turn: Turn, event: TookOver) -> None:
             if worker not in gone:
                 turn.do(Fence(worker))
         elif worker in alive:
+            turn.update_out(worker, asked=False)  # the answer to what was asked may have come to nobody
             _back(turn, worker)
         elif out.plan != "drain":
             turn.update_out(worker, asked=False, up=False)

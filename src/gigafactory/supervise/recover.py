@@ -70,7 +70,9 @@ def go(turn: Turn) -> None:
 def start(turn: Turn) -> None:
     """Before the first epoch and after a requeue: begins once all that were asked for have joined."""
     state = turn.state
-    if len(state.standby) >= state.target:
+    tally = state.budget.tally("requeue")
+    waited = tally is not None and tally.count >= state.section.retry.per_cause  # nobody else will be given soon
+    if len(state.standby) >= (state.least if waited else state.target):
         _begin(turn)
 
 
