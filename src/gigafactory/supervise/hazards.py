@@ -74,7 +74,7 @@ class Hazards:
         seed: int,
         horizon_s: float,
     ) -> None:
-        self.nodes, self._seed, self._section = nodes, seed, section
+        self.nodes, self._seed, self._section, self._horizon_s = nodes, seed, section, horizon_s
         self._per_rack = cluster.node.per_rack
         self._per_group = cluster.node.per_rack * cluster.node.racks_per_group
         # A leaf switch has half of its ports down; a server has nics/rails links to each plane.
@@ -118,11 +118,9 @@ class Hazards:
         return range(first, min(first + self._per_domain, self.nodes))
 
     def from_start(self) -> Iterator[Fault]:
-        """Every fault in order of time, without end."""
-        day = 0
-        while True:
+        """Every fault until the horizon's day is over, in order of time."""
+        for day in range(int(self._horizon_s // DAY_S) + 1):
             yield from self.day(day)
-            day += 1
 
     def day(self, day: int) -> list[Fault]:
         """The faults of one day, in order of time."""

@@ -48,8 +48,8 @@ class Faults:
         self._next_fault()
 
     def _next_fault(self) -> None:
-        fault = next(self._faults)
-        self._agenda.at(fault.at_s, self._fault, fault)
+        if (fault := next(self._faults, None)) is not None:
+            self._agenda.at(fault.at_s, self._fault, fault)
 
     def _fault(self, fault: Fault) -> None:
         self._next_fault()
