@@ -38,7 +38,7 @@ from jaxlib import _jax
 
 NEVER_S = 10_000_000  # as an integer of seconds
 SHUTDOWN_S = 1  # nobody waits for the others when leaving
-LINGER_S = 5.0
+LINGER_S = 2.0
 AGREE_WITHIN_MS = 10_000
 MEET_WITHIN_MS = 3_600_000  # the supervisor gives up sooner
 
@@ -104,6 +104,11 @@ class Coordinators:
         if not address:
             raise OSError(f"no coordination service for {size} members: its process ended")
         return Service(address, self._tell)
+
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
 
     def close(self) -> None:
         """No more services; the process goes once its members have."""
