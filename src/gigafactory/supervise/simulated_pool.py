@@ -65,9 +65,11 @@ class SimulatedPool:
             self._go_down()
         queue = self._agenda.queue
         while not queue:
-            if self._finished or not self._agenda.advance():
-                self.world.advance()
+            if self._finished:
                 return None
+            if not self._agenda.advance():
+                self._finished = True
+                self.world.tell_progress()  # of the last steps before the horizon
         if self._crash_next:
             self._crash_next, self._drop = False, True
         return queue.popleft()
