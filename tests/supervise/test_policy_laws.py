@@ -87,7 +87,7 @@ def made(kind, values, at_s, epoch):
     return kind(at_s, *values)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(sections(), happens())
 def test_whatever_happens_the_rules_hold(section, course):
     state = initial(section, sizes=(4, 3, 2, 1), total_steps=30, at_s=0.0)
@@ -154,7 +154,7 @@ FAULTS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.tuples(st.floats(0.5, 60), FAULTS), max_size=12),
     st.sets(workers, max_size=1),

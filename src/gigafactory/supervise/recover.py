@@ -195,7 +195,8 @@ def on_lease(turn: Turn) -> None:
     """Leases have run out: those workers step no more, whatever became of them."""
     unfenced = turn.state.unfenced
     expired = [worker for worker, until in unfenced.items() if until <= turn.at_s]
-    turn.set(unfenced={worker: until for worker, until in unfenced.items() if until > turn.at_s})  # all, after a requeue
+    # In one go: after a requeue these are all workers.
+    turn.set(unfenced={worker: until for worker, until in unfenced.items() if until > turn.at_s})
     for worker in expired:
         if worker in turn.state.out:
             turn.fenced(worker)
