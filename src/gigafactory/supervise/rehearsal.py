@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gigafactory.errors import UserError
 from gigafactory.factory.catalog import assumption, durations, failure_rates
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory
@@ -55,9 +56,14 @@ def rehearse(factory: Factory, *, days: float, seed: int, directory: Path | None
 
     Raises UserError for a cluster that cannot hold the job, `invariants.Violation` for what must not be.
     """
+    if not factory.cluster.chips:
+        raise UserError("cluster.chips: is empty: say which chips, and how many, the cluster has that is simulated")
     made: list[Any] = []
 
     def observers(pool: SimulatedPool, state: State) -> Sequence[Observer]:
+        asked, left = factory.supervise.spares, state.section.spares
+        if asked > left:
+            raise UserError(f"supervise.spares: must be at most {left}, the nodes that the layout leaves, got {asked}")
         config = Config(state.section, state.sizes, state.total_steps, 0.0)
         keeper, words = keeper_of(config), Words()
         checker = Checker(state.section, state.sizes, 0.0, truth=pool, ledger=keeper.ledger)
@@ -94,7 +100,7 @@ def rehearse(factory: Factory, *, days: float, seed: int, directory: Path | None
 
 def lead(factory: Factory, result: Result, days: float) -> str:
     """What was simulated, in a sentence."""
-    kinds = " and ".join(f"{group.count:,} {group.name}" for group in factory.cluster.chips) or "this machine"
+    kinds = " and ".join(f"{group.count:,} {group.name}" for group in factory.cluster.chips)
     spares = result.state.section.spares
     return (
         f"{fmt.duration(86400.0 * days)} of {factory.train.name} on {result.chips:,} GPUs ({result.workers:,} nodes,"
@@ -113,11 +119,9 @@ def assumptions(factory: Factory, result: Result) -> list[Assumed]:
     rows = [("failure rates", f"{section.failures}{factor}: one per {interval}", rates.source)]
     if section.step_s is not None:
         origin = "supervise.simulate.step_s of the factory file"
-    elif factory.cluster.chips:
+    else:
         mfu = section.fact("mfu")
         origin = f"FLOPs of the model at {100 * mfu:.0f} % of the slowest chips' peak; {assumption('mfu').source}"
-    else:
-        origin = "no chips in the factory file: a round number"
     rows.append(("step time", fmt.duration(result.step_s), origin))
     own = section.durations
     for name, entry in durations().items():
