@@ -157,7 +157,7 @@ def test_a_node_dies_is_drained_and_the_run_goes_on_elsewhere(slurm: Cluster, tm
 
 @pytest.mark.slow
 def test_with_too_few_nodes_the_run_is_requeued(slurm: Cluster, tmp_path: Path) -> None:
-    training = Training(tmp_path, slurm, "supervise.shrink=false", "supervise.join_s=5")
+    training = Training(tmp_path, slurm, "supervise.shrink=false", "supervise.join_s=40")
     try:
         training.wait(lambda: training.lookout.done >= 20 and len(training.lookout.up) == 6)
         before = training.lookout.members
