@@ -38,7 +38,7 @@ from gigafactory.train.rundir import RunDirectory
 from gigafactory.train.snapshots import run_identity
 
 COME_BACK_S = 10.0  # workers look for a new supervisor every second or so
-GATHER_S = 60.0  # for processes to start, just to say what they hold
+GATHER_S = 60.0  # for processes to start and say what they hold
 LEAVE_S = 10.0  # for processes to end by themselves
 LAST_SAVE_S = 600.0
 LAST_LOOK_S = 600.0  # for the last evaluation
@@ -68,7 +68,7 @@ class Past:
     """What the log of an earlier supervisor says; an empty one if there is none."""
 
     record: Record | None
-    state: State | None
+    state: State | None  # None too where today's policy decides otherwise than the recorded one did
     course: Course
     epoch: int
     complete: bool
@@ -92,7 +92,13 @@ def read_past(path: Path) -> Past:
         return Past(None, None, course, epoch, complete)
     record = read_log(path)
     epoch = record.config.epoch
-    for entry in record.entries:
+    state: State | None = record.config.state()
+    for number, entry in enumerate(record.entries, start=1):
+        if state is not None:
+            state, actions = decide(state, entry.event)
+            cut_short = number == len(record.entries) and actions[: len(entry.actions)] == entry.actions
+            if actions != entry.actions and not cut_short:
+                state = None
         for action in entry.actions:
             if isinstance(action, ev.Prepare):
                 epoch = action.epoch
@@ -100,7 +106,7 @@ def read_past(path: Path) -> Past:
                 course.published(action.epoch, action.offer.step)
             elif isinstance(action, ev.Finish):
                 complete = action.complete
-    return Past(record, record.state(), course, epoch, complete)
+    return Past(record, state, course, epoch, complete)
 
 
 class Supervised:
@@ -194,20 +200,24 @@ class Supervised:
         for worker in self.names:
             self.placement.spawn(worker)
 
-    def take_over(self) -> ev.TookOver:
-        """Waits for the workers that an earlier supervisor left; those that do not come are ended."""
+    def take_over(self, state: State | None = None) -> ev.TookOver:
+        """Waits for the workers that an earlier supervisor left; those that do not come are ended.
+
+        state: at its end. If some of its members are gone, all processes are started again before anything is decided:
+        what the dead had in host memory is found by the next process of the same name, and only by that.
+        """
         self.keeper.verify()
         self._wait(lambda: set(self.placement.alive()) <= set(self.crew.peers), COME_BACK_S)
         for worker in set(self.placement.alive()) - set(self.crew.peers):
             self.placement.fence(worker)
+        members = state.members if state is not None else self.names
+        if not set(members) <= set(self.crew.peers):
+            kept_out = {worker for worker, out in state.out.items() if out.plan == "drain"} if state is not None else ()
+            missing = set(self.names) - set(self.crew.peers) - set(kept_out)
+            for worker in missing:
+                self.placement.spawn(worker)
+            self._wait(lambda: missing & set(self.placement.alive()) <= set(self.crew.peers), GATHER_S)
         return ev.TookOver(self.now(), tuple(sorted(self.crew.peers)))
-
-    def gather(self) -> None:
-        """Has all workers up that can be, so that they say what they hold."""
-        self.take_over()
-        for worker in set(self.names) - set(self.crew.peers):
-            self.placement.spawn(worker)
-        self._wait(lambda: set(self.names) <= set(self.crew.peers) or not self.placement.alive(), GATHER_S)
 
     # ---- ending -----------------------------------------------------------------------------------------------------
 
@@ -306,11 +316,11 @@ def supervise(
         stop_on_signal(parts.inbox, now)
         progress.start(total_steps, facts)
         if kind == "save":
-            parts.gather()
+            parts.take_over()
             complete, leader = True, None
         else:
             if kind == "take over":
-                pool.first(parts.take_over())
+                pool.first(parts.take_over(state))
             else:
                 parts.begin()
             state = drive(state, pool, watching)
