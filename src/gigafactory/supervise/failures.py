@@ -314,8 +314,8 @@ def unknown(turn: Turn, code: str, text: str, *, since_s: float | None = None) -
         else:
             turn.finish("GF195", f"{spent} for failures of unknown origin; the newest: {text}")
         return
-    suspects = _suspects(state, incident.first)
-    if attempt == 2 and "evict" in tiers and suspects:
+    suspects = _suspects(state, incident.first) if attempt == 2 and "evict" in tiers else ()
+    if suspects:
         turn.say(code, text, tier="evict", workers=suspects, inputs=inputs)
         turn.say("GF170", f"replaced and tested: {', '.join(suspects)}", tier="evict", workers=suspects)
         for worker in suspects:
