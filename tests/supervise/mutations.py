@@ -37,16 +37,20 @@ from gigafactory.supervise.state import State
 from gigafactory.supervise.story import keeper_of
 from gigafactory.supervise.turn import Turn
 
+CALM, HOPELESS = 8, 9
+"""Last digits of the seeds of days that are not nasty as they are."""
 STALLED_S = 2400.0
 """On a bad day nothing takes longer: four times what workers are waited for."""
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """name: what the policy does wrong. plant: patches it, undone by the stack."""
+    """name: what the policy does wrong. plant: patches it, undone by the stack. shows: kinds of days (the last digit of
+    their seeds) on which alone it can show; none is all."""
 
     name: str
     plant: Callable[[ExitStack], None]
+    shows: tuple[int, ...] = ()
 
 
 def day(seed: int) -> Factory:
@@ -54,7 +58,8 @@ def day(seed: int) -> Factory:
     the supervisor ends a hang; one is hopeless: hardly an epoch comes to a step, and the run has to be given up."""
     factory = simulated.nasty(seed)
     supervise = factory.supervise
-    factor, collective_s = {8: (0.1, 86400.0), 9: (50.0, 30.0)}.get(seed % 10, (1.0, supervise.detect.collective_s))
+    kinds = {CALM: (0.1, 86400.0), HOPELESS: (50.0, 30.0)}
+    factor, collective_s = kinds.get(seed % 10, (1.0, supervise.detect.collective_s))
     simulate = supervise.simulate.model_copy(update={"rate_factor": factor * supervise.simulate.rate_factor})
     detect = supervise.detect.model_copy(update={"collective_s": collective_s})
     changed = supervise.model_copy(update={"simulate": simulate, "detect": detect})
@@ -83,6 +88,8 @@ def bad_day(seed: int) -> Violation | None:
 def found(mutation: Mutation, seeds: Sequence[int]) -> tuple[int, Violation] | None:
     """The first of these bad days on which the mutation is found, and how."""
     for seed in seeds:
+        if mutation.shows and seed % 10 not in mutation.shows:
+            continue
         with ExitStack() as stack:
             mutation.plant(stack)
             violation = bad_day(seed)
@@ -190,8 +197,10 @@ def _plant_endless(stack: ExitStack) -> None:
         function(recover, name, _endless)(stack)
 
 
-def _ignores_while_preparing(original: Any, turn: Turn, event: Exited) -> None:
-    if turn.state.phase not in ("preparing", "fencing"):
+def _stuck_while_forming(original: Any, turn: Turn, event: Exited) -> None:
+    if turn.state.phase in ("preparing", "fencing", "forming") and turn.state.rank(event.worker) is not None:
+        turn.set(phase="requeued", due_s=None)
+    else:
         original(turn, event)
 
 
@@ -238,11 +247,11 @@ MUTATIONS = (
     Mutation("never grows back", function(recover, "seat", _never_grows)),
     Mutation("takes a spare twice", function(membership._Free, "take", _keeps_spare)),
     Mutation("gives two epochs the same number", function(recover, "_prepare", _same_number)),
-    Mutation("never spends its budget", _plant_endless),
+    Mutation("never spends its budget", _plant_endless, shows=(HOPELESS,)),
     Mutation("never refills its budget", function(recover, "refill", lambda original, budget, retry, step: budget)),
-    Mutation("forgets the timer of progress", without(SetTimer, lambda one: one.name == "progress")),
+    Mutation("forgets the timer of progress", without(SetTimer, lambda one: one.name == "progress"), shows=(CALM,)),
     Mutation("forgets the timer of Prepare, and what was prepared", handler(Prepared, _forgets_answer)),
-    Mutation("does not see a death while an epoch is prepared", handler(Exited, _ignores_while_preparing)),
+    Mutation("is stuck when a member dies while an epoch forms", handler(Exited, _stuck_while_forming)),
     Mutation("does not see who was late", handler(Prepared, _ignores_late)),
     Mutation("gives up at the first failure", function(failures, "answer", _gives_up)),
     Mutation("prepares others than it publishes", decisions(_one_member_too_few)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from mutations import MUTATIONS, Mutation, bad_day, found
 
-SEEDS = range(60)
+SEEDS = range(100)
 
 
 @pytest.mark.parametrize("seed", range(20))
