@@ -309,6 +309,8 @@ def on_first_step(turn: Turn, event: Progress) -> None:
 
 
 def _cost_words(incident: Incident, lost_s: float, again: int) -> str:
+    if incident.code == "GF160":
+        return f"the first step is done {lost_s:.1f} s after the workers had joined"
     what = f"{incident.cause} of {', '.join(incident.workers[:3])}" if incident.workers else incident.cause
     more = f" and {len(incident.workers) - 3} more" if len(incident.workers) > 3 else ""
     return f"{what}{more}: training goes on after {lost_s:.1f} s; {count(again, 'step')} trained again"
