@@ -39,6 +39,7 @@ from gigafactory.train.step import Program, build_program, in_order_of
 
 Tree = Any
 
+UNREACHABLE = ("connection", "refused", "timed out", "unreachable")  # of a holder that is gone: the copy may be good
 REPLAY_AFTER_STEPS = 5  # members get the order within one step of each other; this is far enough ahead for all
 
 
@@ -184,7 +185,8 @@ class Epoch:
         except (DamagedCopyError, UserError) as error:
             bench.say(f"the copy of step {self.step} cannot be loaded: {error}")
             self._seat.check_in()  # it may be that holders left because the world is given up
-            self._seat.tell({"type": "damaged", "tier": tier, "step": self.step, "text": str(error)})
+            if not any(word in str(error) for word in UNREACHABLE):
+                self._seat.tell({"type": "damaged", "tier": tier, "step": self.step, "text": str(error)})
             raise OtherError(str(error)) from error
         if meta["fingerprint"] != bench.corpus.fingerprint:
             raise UserError("data: the text is not what this run was trained on; put the old text back")

@@ -130,7 +130,7 @@ class Supervised:
         self.desk = Desk(held, progress)
         self.inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.names = placement.open(self.inbox.put, worker_environment(factory, held.path))
-        token = secrets.token_hex(16)
+        token = _token(held.path / "supervisor.json")
         self.coordinators = epochs.Coordinators(placement.host())
         self.server = channel.Server(placement.host(), token, inbox=self.inbox)
         place = {"address": self.server.address, "token": token, "pid": os.getpid()}
@@ -411,6 +411,14 @@ def stop_on_signal(inbox: queue.SimpleQueue[Any], now: Callable[[], float]) -> N
 
     signal.signal(signal.SIGTERM, on_signal)
     signal.signal(signal.SIGINT, on_signal)
+
+
+def _token(path: Path) -> str:
+    """The run's secret: that of a supervisor which was killed stays, since its workers live on with it."""
+    try:
+        return str(json.loads(path.read_text())["token"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return secrets.token_hex(16)
 
 
 def _write_secret(path: Path, content: dict[str, Any]) -> None:
