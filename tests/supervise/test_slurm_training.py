@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from gigafactory.train.manifest import checkpoints, step_of
 
 SLURMD_TIMEOUT_S = 2
 WITHIN_S = 240.0
+CHAOS = Path(__file__).parents[2] / "examples" / "chaos.toml"
 FILE = """
 [model]
 layers = 2
@@ -189,3 +191,21 @@ def test_at_its_time_limit_the_run_gets_another_allocation(slurm: Cluster, tmp_p
         assert slurm.output("squeue", "-h", "-t", "RUNNING", "-o", "%i").split() != [job]
     finally:
         training.end()
+
+
+@pytest.mark.slow
+def test_ten_faults_of_all_kinds_on_slurm(slurm: Cluster, tmp_path: Path) -> None:
+    """The same harness as on one machine. How fast it is, is the machine's business here; all else must hold."""
+    sets = ["supervise.pool=slurm", "train.steps=500"]
+    words = ["chaos", str(CHAOS), "--kills", "10", "--seed", "1", "--runs", str(tmp_path / "runs"), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gigafactory.cli.main", *words, *(word for item in sets for word in ("--set", item))],
+        env={name: value for name, value in slurm.environment.items() if name != "XLA_FLAGS"},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    result = json.loads(done.stdout.splitlines()[-1])
+    failed = [verdict for verdict in result["verdicts"] if verdict["passed"] is False]
+    assert [verdict for verdict in failed if "p50" not in verdict["must"]] == []
+    assert len(result["faults"]) == 10
+    print(result["kinds"]["all"], [verdict["found"] for verdict in failed])

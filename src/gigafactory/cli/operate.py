@@ -74,11 +74,15 @@ def jobset(
         str, typer.Option(help="Claim of a volume that all pods can write: the run directory lies there.")
     ] = "gigafactory-runs",
 ) -> None:
-    """Write a factory file's run as a Kubernetes JobSet, to standard output. It is checked, but was never run."""
+    """Write a factory file's run as a Kubernetes JobSet, to standard output.
+
+    It was checked against Kubernetes' schemas and never run: there is no placement on Kubernetes yet.
+    """
     import yaml
 
     from gigafactory.factory.summary import load_checked
     from gigafactory.supervise.jobset import manifests
 
     factory = load_checked(file, sets or ())
+    print("# checked against Kubernetes' schemas, never run: gigafactory has no placement on Kubernetes yet")
     print(yaml.safe_dump_all(manifests(factory, file.read_text(), image=image, volume=volume), sort_keys=False), end="")
