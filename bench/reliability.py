@@ -70,7 +70,7 @@ def factory_of(point: dict[str, Any]) -> Factory:
         "spares": point.get("spares", 0),
         "state": {"memory_every_steps": 1},
         "retry": point.get("retry", {}),
-        "detect": {"hang_least_s": 60.0, "form_s": 3600.0},
+        "detect": {"hang_least_s": 60.0, "form_s": 3600.0, **point.get("detect", {})},
         "simulate": {"days": point.get("days", 54), **simulated},
     }
     return Factory.model_validate(

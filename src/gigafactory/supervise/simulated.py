@@ -156,7 +156,8 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
     full = -(-layout.devices // chips) if cluster.chips else section.workers
     if full > hosts:
         raise UserError(f"layout: needs {full} nodes, but the cluster has {hosts}")
-    replica = max(1, full // layout.data) if full % layout.data == 0 else full
+    # Hosts of one data replica; a host may also hold several replicas, or the cut be such that all hosts are one.
+    replica = full // layout.data if full % layout.data == 0 else 1 if layout.data % full == 0 else full
     if not cluster.chips:
         replica = 1
     step_s = section.simulate.step_s or _step_s(factory)
