@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from gigafactory.errors import UserError
@@ -92,6 +93,11 @@ class Holdings:
         if len(nodes) < self._wanted:
             raise UserError(f"{self._need}, job {job} has {len(nodes)}")
         self._replace(job, nodes[: self._wanted])
+        try:
+            self._write()
+        except UserError:
+            self._slurm.cancel(self.ours_to_end)
+            raise
 
     def take_over(self) -> sc.View | None:
         """The jobs of an earlier supervisor, as they are now; None if none of them runs any more or fits.
@@ -175,6 +181,11 @@ class Holdings:
         self.remember()
 
     def remember(self) -> None:
+        """For the next supervisor. On a full disk it will have to do without; this one goes on."""
+        with suppress(UserError):
+            self._write()
+
+    def _write(self) -> None:
         with self._lock:
             record = {"jobs": self._jobs, "names": self._names, "wanted": self._wanted}
             write_atomic(self._file, json.dumps(record | {"avoided": sorted(self._avoided)}) + "\n")
