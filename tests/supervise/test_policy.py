@@ -186,6 +186,18 @@ def test_late_members_are_fenced_and_replaced():
     assert pool.state.phase == "running"
 
 
+def test_once_the_owner_is_known_nothing_is_charged_to_the_unknown_one():
+    pool = running(workers=8)
+    for worker in ("w2", "w3", "w1"):  # stopped one after the other: collectives time out, then they are late
+        pool.dead.add(worker)
+        pool.feed(ev.Errored(pool.now_s, "w0", pool.state.epoch, pool.state.pace.step, False, "timed out"))
+        pool.play(pool.now_s + 4.0)
+        assert worker not in pool.state.members
+    assert {each.tier for each in pool.actions(ev.Decided) if each.code == "GF105"} == {"reform"}
+    assert pool.codes().count("GF104") == 3
+    assert "GF170" not in pool.codes()
+
+
 # ---- errors and hangs ------------------------------------------------------------------------------------------------
 
 

@@ -82,6 +82,16 @@ def charge(
     return _with_refill(replace(budget, tallies=(*others, tally)), retry), Verdict(count, pause_s, spent)
 
 
+def refunded(budget: Budget, key: str, retry: RetrySection) -> Budget:
+    """Without the newest charge of this cause: it turned out to be another."""
+    tallies = tuple(
+        replace(tally, count=tally.count - 1) if tally.key == key else tally
+        for tally in budget.tallies
+        if tally.key != key or tally.count > 1
+    )
+    return _with_refill(replace(budget, tallies=tallies), retry)
+
+
 def restart(budget: Budget, retry: RetrySection, *, step: int, at_s: float) -> tuple[Budget, str]:
     """Counts one attempt to go on against the storm limit; returns why there must be none, or ""."""
     recent = tuple((when, at) for when, at in budget.restarts if when > at_s - HOUR_S)

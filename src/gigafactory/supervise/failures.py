@@ -7,6 +7,7 @@ from dataclasses import replace
 from math import sqrt
 
 from gigafactory.supervise import gathering, limits, recover
+from gigafactory.supervise.budget import refunded
 from gigafactory.supervise.causes import exit_key, exit_words, fingerprint, host_key, program_key
 from gigafactory.supervise.events import CheckHealth, Drain, Errored, Exited, Fence, Lost, Prepared, Probe, Probed
 from gigafactory.supervise.state import Out, Plan, State
@@ -15,6 +16,8 @@ from gigafactory.supervise.turn import Turn
 BROKEN = ("settling", "probing", "replaying", "forming", "running")
 """Phases in which a world exists that a failure breaks."""
 MOST_FIRST = 16
+UNKNOWN = "unknown owner"
+"""The cause of failures that nobody is known to have caused."""
 HOUR_S = 3600.0
 DAY_S = 86400.0
 
@@ -52,7 +55,13 @@ def lose(
             gathering.begin_plan(turn, worker)
         return None
     tier = tier_for(state)
-    turn.incident(code, words, tier=tier, workers=(worker,), since_s=since_s)
+    incident = turn.incident(code, words, tier=tier, workers=(worker,), since_s=since_s)
+    if any(charged == UNKNOWN for charged, _ in incident.keys):  # now the owner is known
+        keys = tuple(pair for pair in incident.keys if pair[0] != UNKNOWN)
+        turn.set(
+            incident=replace(incident, keys=keys),
+            budget=refunded(turn.state.budget, UNKNOWN, state.section.retry),
+        )
     attempt, pause_s, spent = recover.charged(turn, key, worker=worker)
     inputs = (
         ("attempt", attempt),
@@ -305,7 +314,7 @@ def unknown(turn: Turn, code: str, text: str, *, since_s: float | None = None) -
     state = turn.state
     tiers = state.section.tiers
     incident = turn.incident(code, text, tier="reform", since_s=since_s)
-    attempt, pause_s, spent = recover.charged(turn, "unknown owner")
+    attempt, pause_s, spent = recover.charged(turn, UNKNOWN)
     inputs = (("attempt", attempt), ("step", state.pace.step), ("epoch", state.epoch))
     if spent:
         turn.say(code, text, tier="", inputs=inputs)
