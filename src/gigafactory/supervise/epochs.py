@@ -24,6 +24,7 @@ Heartbeats between members and service are so slow that they decide nothing: the
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import socket
 import subprocess
@@ -253,6 +254,7 @@ def leave() -> None:
     state.coordinator_address, state.process_id, state.num_processes = None, 0, 1
     jax.clear_caches()
     jax.extend.backend.clear_backends()
+    gc.collect()  # a backend lives, with its threads and connections, as long as an array in some cycle does
 
 
 def cancel_forming() -> None:
