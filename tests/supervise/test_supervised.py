@@ -136,6 +136,7 @@ def test_a_killed_worker_is_replaced_by_the_spare_and_no_step_is_lost(begin: Cal
     assert any("crash" in record.get("text", "") for record in records)
 
 
+@pytest.mark.slow
 def test_a_stopped_worker_is_fenced(begin: Callable[..., Run]) -> None:
     run = begin()
     run.reach(30)
@@ -193,6 +194,7 @@ def test_a_new_supervisor_takes_over_from_its_log_with_the_same_processes(begin:
     assert run.tells_each_step_once(400)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_finished_while_nobody_listened_is_saved(begin: Callable[..., Run]) -> None:
     run = begin("supervise.lease_s=30", "train.steps=50", "train.checkpoint.every_steps=0")
     run.reach(30)
@@ -206,6 +208,7 @@ def test_a_run_that_was_finished_while_nobody_listened_is_saved(begin: Callable[
     assert len(run.publishes()) == 1
 
 
+@pytest.mark.slow
 def test_workers_stop_when_the_lease_is_over_and_everything_is_resumed_from_host_memory(
     begin: Callable[..., Run],
 ) -> None:
@@ -222,6 +225,7 @@ def test_workers_stop_when_the_lease_is_over_and_everything_is_resumed_from_host
     assert run.tells_each_step_once(100, untold=published.offer.step - 30)
 
 
+@pytest.mark.slow
 def test_an_operator_drains_undrains_and_rolls_back(begin: Callable[..., Run]) -> None:
     run = begin("train.steps=200")
     run.reach(20)

@@ -379,11 +379,10 @@ class Crew:
         self._check_s[action.worker] = at_s + CHECK_S
         self.tell(action.worker, {"type": "check"})
 
-    def renew(self) -> None:
-        """Prolongs all leases, and says which snapshots have to stay beside the newest."""
-        keep = []
-        if self.world is not None:
-            keep = sorted({step for step in (self.world.snapshot_step, self.world.verified_step) if step >= 0})
+    def renew(self, saving: int | None) -> None:
+        """Prolongs all leases, and says which snapshots have to stay beside the newest. saving: one of them."""
+        steps = {saving} if self.world is None else {saving, self.world.snapshot_step, self.world.verified_step}
+        keep = sorted(step for step in steps if step is not None)
         for worker in self.peers:
             self.tell(worker, {"type": "renew", "keep": keep, "snapshot_every": self._snapshot_every()})
 

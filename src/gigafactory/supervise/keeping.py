@@ -22,6 +22,8 @@ from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.pieces import Entry, shares
 from gigafactory.train.verify import damage_of
 
+SAVE_TRIES = 3
+
 Signature = tuple[tuple[str, int, int], ...]
 """Names, sizes and times of a checkpoint's files: what changes when somebody writes to them."""
 
@@ -68,6 +70,7 @@ class Keeper:
         self._now = now
         self._attempt: _Attempt | None = None
         self._attempts = 0
+        self._failures, self._again = 0, False
         self._lock = threading.Lock()
         self._verified: dict[Path, Signature] = {}
         self._damaged: dict[Path, Signature] = {}
@@ -84,6 +87,19 @@ class Keeper:
         with self._lock:
             return self._attempt is not None or self._busy > 0
 
+    @property
+    def step(self) -> int | None:
+        """The snapshot that is being written: it must stay in host memory meanwhile."""
+        return self._attempt.step if self._attempt is not None else None
+
+    def try_again(self) -> bool:
+        """Whether the last save failed for what the next snapshot may not share, and that has not happened too often.
+
+        True once for each such failure.
+        """
+        again, self._again = self._again and self._failures < SAVE_TRIES, False
+        return again
+
     def begin(self, step: int, where: Entry) -> bool:
         """Has the workers that hold this step write it; False if one is under way or one of them is gone."""
         if self.saving:
@@ -95,7 +111,7 @@ class Keeper:
             path = begin_attempt(self._directory, step, name)
         except UserError as error:
             self._say(str(error))
-            return False
+            return True  # it was tried; the disk will not have changed by the next step
         self._attempt = _Attempt(step, name, path, where, len(parts), set(parts))
         for process, (worker, keys) in enumerate(sorted(parts.items())):
             message = {
@@ -139,6 +155,7 @@ class Keeper:
     def _abandon(self, why: str) -> None:
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
+            self._again, self._failures = True, self._failures + 1
             self._say(f"no checkpoint of step {attempt.step:,}: {why}")
             self._submit(lambda: abandon_attempt(attempt.path))
 
@@ -160,6 +177,7 @@ class Keeper:
         path = commit_attempt(attempt.path, attempt.where, attempt.processes)
         with self._lock:
             self._verified[path] = _signature(path)  # its writers have read it back
+        self._failures = 0
         self._tell(Committed(self._now(), "disk", attempt.step))
         retain(self._directory, path, *self._keep)
         if self._store is not None and self._durable is not None:

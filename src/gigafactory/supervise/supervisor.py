@@ -139,7 +139,7 @@ class Supervisor:
             at_s = self._now()
             if at_s >= self._renewed_s + self._renew_every_s:
                 self._renewed_s = at_s
-                self._crew.renew()
+                self._crew.renew(self._keeper.step)
             self._take_all()  # what has happened comes before a timer that was to wait for it
             if self._events:
                 return
@@ -227,11 +227,13 @@ class Supervisor:
 
     def _save(self) -> None:
         """Keeps the newest whole snapshot, if a checkpoint is due; tried again at the next step if it cannot be now."""
+        self._save_asked = self._keeper.try_again() or self._save_asked
         if not self._save_asked or self._keeper.saving:
             return
         newest = self._crew.newest_whole()
-        if newest is not None and self._keeper.begin(*newest):
-            self._save_asked = False
+        if newest is not None:
+            self._crew.renew(newest[0])  # steps go on; this one must not make room for theirs
+            self._save_asked = not self._keeper.begin(*newest)
 
     # ---- people and tests -------------------------------------------------------------------------------------------
 
