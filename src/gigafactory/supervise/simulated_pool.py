@@ -122,10 +122,6 @@ class SimulatedPool:
             found.add(self.world.epoch)
         return frozenset(found)
 
-    def sound(self, worker: str) -> bool:
-        """Its host is up, reachable and has no fault that a health check would find."""
-        return self._hosts.sound(int(worker[1:]))
-
     def spoilt(self, offer: ev.Offer) -> str:
         """What is wrong with this copy: "damaged", "poisoned" or ""."""
         copy = self.world.copies.find(offer)
