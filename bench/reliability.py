@@ -270,7 +270,7 @@ def _provenance(measured: dict[str, Any], chips: int) -> None:
             spread = measured[name]
             print(f"  {name:19} {spread['p50']:10.2f} s {spread['p90']:10.2f} s  measured: bench/results/recovery.json")
             continue
-        basis = "assumed" if entry.assumed else "published"
+        basis = "assumed" if entry.assumed else "here" if entry.source.startswith("measured") else "published"
         times = f"{drawn.at(name, 0.5):10.2f} s {drawn.at(name, 0.9):10.2f} s"
         print(f"  {name:19} {times}  {basis}: {entry.source}")
 
