@@ -27,6 +27,7 @@ import sys
 import threading
 import time
 import traceback
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -55,7 +56,8 @@ IDLE_S = 0.25
 ABORT_EVERY_S = 0.02
 CANCEL_AFTER = 3  # rounds of it: what waits for addresses rather than data
 ABORT_ROUNDS = 50  # then the main thread is not in a collective, and it is looked at less often
-WORLDS_AT_MOST = 200  # each leaves some megabytes behind (measured: 3 to 5 with small programs)
+WORLDS_AT_MOST = 100  # each leaves about 10 MiB behind (measured with examples/chaos.toml)
+WORLDS_APART = 20  # workers are replaced one after the other
 STACK_LINES = 24
 
 
@@ -282,7 +284,7 @@ class Control:
 
 def work(control: Control, bench: Bench, run: Path) -> bool:
     """The main thread: follows the supervisor's orders until `exit`. Returns whether the snapshots may go."""
-    worlds = 0
+    worlds, at_most = 0, WORLDS_AT_MOST + zlib.crc32(bench.name.encode()) % WORLDS_APART
     while True:
         control.at("wait", 0)
         order = control.orders.get()
@@ -290,7 +292,7 @@ def work(control: Control, bench: Bench, run: Path) -> bool:
             epochs.leave()
             return bool(order.get("clear"))
         if order["type"] == "prepare":
-            if worlds >= WORLDS_AT_MOST:
+            if worlds >= at_most:
                 bench.say(f"formed {worlds} worlds; a new process takes over")
                 os._exit(EXIT_WORN)
             control.at("leave", 0)
