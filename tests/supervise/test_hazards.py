@@ -123,7 +123,16 @@ def test_some_failures_take_neighbours_along() -> None:
     scaleup=st.sampled_from([8, 16, 72]),
 )
 def test_no_fault_names_a_server_that_is_not_there(nodes: int, seed: int, correlated: float, scaleup: int) -> None:
-    cluster = hazards(nodes, seed=seed, scaleup=scaleup, correlated_fraction=correlated, rate_factor=1e5 / nodes)
+    cluster = hazards(
+        nodes,
+        seed=seed,
+        scaleup=scaleup,
+        correlated_fraction=correlated,
+        failures="rsc-2",
+        rate_factor=1e5 / nodes,
+        job_rate_factor=0.001,
+        facts={"spikes_per_hour": 0.0},
+    )
     for fault in cluster.day(0):
         assert -1 <= fault.node < nodes
         others = [*fault.along, *fault.dragged]
