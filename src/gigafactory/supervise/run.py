@@ -26,11 +26,13 @@ from gigafactory.supervise.crew import Crew, Orders
 from gigafactory.supervise.desk import Desk
 from gigafactory.supervise.drive import Observer, drive
 from gigafactory.supervise.eventlog import Config, EventLog, Record, read_log
+from gigafactory.supervise.invariants import Violation
 from gigafactory.supervise.keeping import Keeper
 from gigafactory.supervise.placement import Placement
 from gigafactory.supervise.policy import State, decide
 from gigafactory.supervise.rhythm import Pacing, Saves
 from gigafactory.supervise.sizes import layout_for, legal_sizes
+from gigafactory.supervise.story import story_of, write_story
 from gigafactory.supervise.supervisor import Supervisor
 from gigafactory.train.devices import COUNT_FLAG
 from gigafactory.train.manifest import checkpoints, step_of
@@ -45,6 +47,7 @@ LAST_LOOK_S = 600.0  # for the last evaluation
 SAVE_TRIES = 3
 SILENT_S = 2.0  # for the answer of a thread that does nothing else, if heartbeats may be no rarer
 WAIT_S = 0.1
+VIOLATION_FILE = "violation.txt"
 
 Observe = Callable[[ev.Event], None]
 Kind = Literal["new", "take over", "save", "done"]
@@ -293,7 +296,7 @@ def supervise(
     kind = past.kind(held, config)
     if kind == "done":
         progress.event(f"this run is finished: {total_steps:,} steps")
-        return Outcome(True, False, "", None, write_report(held.path))
+        return Outcome(True, False, "", None, _report(held))
     if kind == "new":
         _put_aside(path)
         state = config.state()
@@ -323,7 +326,14 @@ def supervise(
                 pool.first(parts.take_over(state))
             else:
                 parts.begin()
-            state = drive(state, pool, watching)
+            try:
+                state = drive(state, pool, watching)
+            except Violation as violation:
+                # Nothing is saved: what broke an invariant may have spoilt the state. The workers end with us.
+                text = f"{violation}; the events around it are in {held.path / VIOLATION_FILE}"
+                held.write(VIOLATION_FILE, f"{violation}\n{violation.around()}\n")
+                parts.desk.say(_last_words(complete=False, stopped=False, text=text))
+                return Outcome(False, False, text, None, _report(held))
             complete = pool.finish is not None and pool.finish.complete
             leader = parts.crew.leader() if complete else None
         saved = parts.end(leader, observe)
@@ -335,7 +345,15 @@ def supervise(
         parts.close()
         log.close()
     blamed = None if pool.blamed is None else placement.log(pool.blamed)
-    return Outcome(complete, pool.stop_asked, text, blamed, write_report(held.path))
+    return Outcome(complete, pool.stop_asked, text, blamed, _report(held))
+
+
+def _report(held: RunDirectory) -> Path:
+    """Writes ledger.json, which says where the run's time went, and report.html."""
+    log = held.path / "events.jsonl"
+    if log.exists():
+        write_story(held.path, story_of(log))
+    return write_report(held.path)
 
 
 def _last_words(*, complete: bool, stopped: bool, text: str) -> str:
@@ -369,6 +387,8 @@ def _tolerant(observer: Observer, say: Callable[[str], None]) -> Observer:
             return
         try:
             observer(event, actions, state)
+        except Violation:
+            raise  # an invariant does not hold: the run must not go on
         except Exception as error:
             broken = True
             say(f"please report this: {type(error).__name__}: {error}")
