@@ -304,6 +304,22 @@ def test_fatal_health_drains_the_host_and_it_comes_back_only_after_a_check():
     assert "w1" in pool.state.standby
 
 
+def test_a_check_that_fails_late_takes_a_member_out():
+    pool = running()
+    actions = pool.feed(ev.HealthChecked(30.0, "w1", False, "memory errors"))
+    assert told(actions, ev.Fence) == [ev.Fence("w1")]
+    assert told(actions, ev.Prepare)[0].members == ("w0", "w4", "w2", "w3")
+
+
+def test_a_world_that_does_not_form_is_given_up_sooner_once_one_has_formed():
+    pool = running(workers=6)
+    pool.feed(ev.Exited(pool.now_s, "w1", -9))
+    until_forming(pool)
+    began_s = pool.now_s
+    pool.play(began_s + 30.0)
+    assert "GF112" in pool.codes(), "the first took a second, and a hang is called after five at least"
+
+
 def test_trouble_that_was_survived_is_only_counted_until_there_is_much_of_it():
     pool = running(detect=DetectSection(health_reports=3))
     for n in range(2):

@@ -28,7 +28,7 @@ class DetectSection(Section):
         600.0,
         gt=0,
         description="longest until the first step of a new world: connecting, loading, compiling; once a size has"
-        " been formed, hang_factor times what that took, if that is less",
+        " been formed, five times what that took at most, if that is less",
     )
     settle_s: float = Field(
         0.5, ge=0, description="after an error in a collective, wait this long for news of who caused it"

@@ -159,8 +159,12 @@ def on_health_checked(turn: Turn, event: HealthChecked) -> None:
     detail = f": {event.text}" if event.text else ""
     out = state.out.get(worker)
     if out is None:
-        if not event.passed and worker in state.standby:
-            lose(turn, worker, "GF125", f"failed its health check{detail}", "drain", fence=False, key=host_key(worker))
+        member = state.rank(worker) is not None
+        if not event.passed and (member or worker in state.standby):
+            text = f"failed its health check{detail}"
+            pause_s = lose(turn, worker, "GF125", text, "drain", fence=member, key=host_key(worker))
+            if pause_s is not None and not turn.state.finished:
+                answer(turn, pause_s)
         return
     if out.fencing or out.plan == "spawn":
         return

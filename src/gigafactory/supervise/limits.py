@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from statistics import median
 
+from gigafactory.supervise.events import Offer
 from gigafactory.supervise.state import State
 
 DEFAULT_COST_S = 60.0
 """What an epoch is thought to cost until one has been seen."""
+FORM_FACTOR = 5.0
+"""An epoch of a size that has been formed before, from host memory, may take this many times the longest so far."""
 
 
 def hang_limit_s(state: State) -> float:
@@ -17,11 +20,13 @@ def hang_limit_s(state: State) -> float:
     return max(detect.hang_least_s, detect.hang_factor * median(times)) if times else detect.form_s
 
 
-def form_limit_s(state: State, size: int) -> float:
-    """No first step of an epoch for this long: it will not come."""
+def form_limit_s(state: State, size: int, offer: Offer) -> float:
+    """No first step of an epoch for this long: it will not come. A copy from a disk may take as long as it likes."""
     detect = state.section.detect
     seen = dict(state.pace.formed).get(size)
-    return detect.form_s if seen is None else min(detect.form_s, max(detect.hang_least_s, detect.hang_factor * seen))
+    if seen is None or offer.tier != "memory":
+        return detect.form_s
+    return min(detect.form_s, max(detect.hang_least_s, FORM_FACTOR * seen))
 
 
 def worth_it(state: State, at_s: float, gain: float) -> bool:

@@ -124,7 +124,7 @@ def _prepare(turn: Turn, seating: Seating) -> None:
         turn.say(code, text, tier=tier, inputs=(("before", before), ("after", size)))
     turn.enter(
         "preparing",
-        turn.at_s + form_limit_s(state, size),
+        turn.at_s + state.section.detect.form_s,
         epoch=epoch,
         members=seating.members,
         ranks=seating.ranks,
@@ -249,7 +249,7 @@ def _publish(turn: Turn) -> None:
     )
     turn.enter(
         "forming",
-        turn.at_s + form_limit_s(state, len(state.members)),
+        turn.at_s + form_limit_s(state, len(state.members), offer),
         pace=pace,
         lineage=lineage,
         rollback=None,
