@@ -261,14 +261,18 @@ class Supervised:
             self.keeper.begin(*newest)
         return False
 
-    def _wait(self, until: Callable[[], bool], within_s: float, observe: Observe = lambda event: None) -> bool:
-        """Works until this is so. Of what happens meanwhile the log keeps which copies there are."""
+    def _wait(self, until: Callable[[], bool], within_s: float, observe: Observe | None = None) -> bool:
+        """Works until this is so. Of what happens meanwhile the log keeps which copies there are: now, or at first
+        thing once events are decided on, where nobody observes yet."""
+        kept: list[ev.Event] = []
         deadline_s = self.now() + within_s
         while not until() and self.now() < deadline_s:
             self.pool.work(min(deadline_s, self.now() + WAIT_S))
             while (event := self.pool.take_event()) is not None:
                 if isinstance(event, ev.Committed | ev.Damaged):
-                    observe(event)
+                    (observe or kept.append)(event)
+        for event in kept:
+            self.inbox.put(event)
         return until()
 
 
