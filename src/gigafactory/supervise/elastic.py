@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import time
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +22,12 @@ from gigafactory.factory.file import Factory
 from gigafactory.layout import Layout
 from gigafactory.model.weights import Weights
 from gigafactory.supervise import epochs
+from gigafactory.supervise.bits import changed, checksum, flip_a_bit, pieces
 from gigafactory.supervise.channel import Message
 from gigafactory.supervise.compiled import Cache
 from gigafactory.supervise.speed import OwnTime
 from gigafactory.train.capture import take_snapshot
-from gigafactory.train.leaves import named_leaves
 from gigafactory.train.loop import Clock, evaluate, session_batch, step_record
-from gigafactory.train.manifest import piece_key, region_of
 from gigafactory.train.peers import Buddy
 from gigafactory.train.recall import DamagedCopyError, load
 from gigafactory.train.restore import restore
@@ -311,8 +309,8 @@ class Epoch:
         entry = self._bench.store.entry(self.step)
         if entry is None:
             return
-        for key, piece in _pieces(state["params"], "params", alone=True):
-            if key in entry["pieces"] and _checksum(piece) != entry["pieces"][key]["crc"]:
+        for key, piece in pieces(state["params"], "params", alone=True):
+            if key in entry["pieces"] and checksum(piece) != entry["pieces"][key]["crc"]:
                 raise CorruptError(f"{key} is not what it was after step {self.step}: bits of it have changed")
 
     def _replay(self, step: int) -> None:
@@ -326,14 +324,14 @@ class Epoch:
             return
         entry = bench.store.entry(held[0])
         assert entry is not None
-        pieces = {key: piece | {"holders": [bench.name]} for key, piece in entry["pieces"].items()}
-        state, _ = load(self._program, entry | {"pieces": pieces}, bench.store, self._order["peers"], bench.token)
+        own = {key: piece | {"holders": [bench.name]} for key, piece in entry["pieces"].items()}
+        state, _ = load(self._program, entry | {"pieces": own}, bench.store, self._order["peers"], bench.token)
         for at in range(held[0], step):
             state, _ = self._step(state, session_batch(self._task, at + self._offset), np.int32(self._total))
         jax.block_until_ready(state)
         same = all(
-            _checksum(piece) == wanted["pieces"][key]["crc"]
-            for key, piece in _pieces(state["params"], "params")
+            checksum(piece) == wanted["pieces"][key]["crc"]
+            for key, piece in pieces(state["params"], "params")
             if key in wanted["pieces"]
         )
         seat.tell({"type": "replayed", "epoch": self.epoch, "step": step, "same": same})
@@ -353,9 +351,9 @@ class Epoch:
         elif kind == "exception":
             raise RuntimeError("an injected exception")
         elif kind == "corrupt":
-            return state | {"params": _changed(state["params"], _flip_a_bit)}
+            return state | {"params": changed(state["params"], flip_a_bit)}
         elif kind == "nan":
-            return state | {"params": _changed(state["params"], lambda data: data.fill(np.nan))}
+            return state | {"params": changed(state["params"], lambda data: data.fill(np.nan))}
         return state
 
 
@@ -370,43 +368,3 @@ def is_collective(error: BaseException) -> bool:
 
 def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _pieces(tree: Tree, root: str, *, alone: bool = False) -> list[tuple[str, np.ndarray]]:
-    """(piece key, bytes) of what this process's devices hold of a tree below `root`.
-
-    alone: only what no other process holds as well.
-    """
-    found = {}
-    for path, array in named_leaves({root: tree}).items():
-        for shard in array.addressable_shards:
-            region = region_of(shard.index, array.shape)
-            if alone:
-                places = array.sharding.devices_indices_map(array.shape).items()
-                if any(
-                    device.process_index != jax.process_index() and region_of(index, array.shape) == region
-                    for device, index in places
-                ):
-                    continue
-            found[piece_key(path, tuple(low for low, _ in region))] = np.asarray(shard.data, order="C")
-    return list(found.items())
-
-
-def _checksum(piece: np.ndarray) -> int:
-    return zlib.crc32(piece.reshape(-1).view(np.uint8).data)
-
-
-def _flip_a_bit(data: np.ndarray) -> None:
-    data.reshape(-1).view(np.uint8)[2] ^= 0x10  # of a mantissa: a wrong number, not a wild one
-
-
-def _changed(tree: Tree, change: Callable[[np.ndarray], Any]) -> Tree:
-    """The tree with the first piece of its first leaf of this process changed in place."""
-    leaves, structure = jax.tree.flatten(tree)
-    first = leaves[0]
-    shards = [shard.data for shard in first.addressable_shards]
-    data = np.array(shards[0])
-    change(data)
-    shards[0] = jax.device_put(data, next(iter(shards[0].devices())))
-    leaves[0] = jax.make_array_from_single_device_arrays(first.shape, first.sharding, shards)
-    return jax.tree.unflatten(structure, leaves)
