@@ -68,7 +68,7 @@ class Agenda:
                 return
             if isinstance(event, ev.Exited | ev.Joined | ev.Fenced | ev.Committed | ev.Prepared | ev.HealthChecked):
                 self.at(self.now_s, self._late, event)  # twice
-        if not isinstance(event, ev.Health):
+        if not isinstance(event, ev.Health | ev.Committed):  # a save told of its step when it began
             self.before()
         self.queue.append(event)
 
