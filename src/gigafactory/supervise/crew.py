@@ -7,14 +7,24 @@ message holds stands in worker.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
 
 from gigafactory.layout import Layout
 from gigafactory.supervise import events as ev
 from gigafactory.supervise.channel import Message
 from gigafactory.supervise.course import Course
+from gigafactory.supervise.roster import (
+    Asked,
+    Copies,
+    Orders,
+    Peer,
+    Service,
+    begun,
+    by_step,
+    newest_of,
+    size_bytes,
+    where_text,
+)
 from gigafactory.supervise.world import World
 from gigafactory.train.pieces import Entry, Held, buddy_of, whole_steps
 
@@ -23,63 +33,6 @@ READ_BYTES_PER_S = 0.5e9  # slowest host memory whose inventory is still verifie
 REPLAY_S = 120.0
 CHECK_S = 120.0
 LOST_AFTER_S = 1.0  # a connection mostly ends because its process does, which the placement tells
-KEPT_STEPS = 4  # newest steps of what each worker holds
-
-
-class Service(Protocol):
-    """A coordination service of one epoch (epochs.py)."""
-
-    address: str
-
-    def release(self) -> None: ...
-
-    def stop(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Orders:
-    """What holds for the whole run. silent_s: who answers no question for this long is not waited for. welcome: the
-    message that answers a hello."""
-
-    total_steps: int
-    silent_s: float
-    straggler_factor: float
-    compare: bool
-    buddy: bool
-    welcome: Message
-
-
-@dataclass
-class Peer:
-    """A connected worker. address: of its piece server. held: what it has in host memory, as it told last."""
-
-    link: int
-    address: str
-    held: Held = field(default_factory=dict)
-
-
-@dataclass
-class _Asked:
-    """A question to several workers, and the answers so far."""
-
-    epoch: int
-    step: int
-    whom: tuple[str, ...]
-    deadline_s: float
-    answers: dict[str, Message] = field(default_factory=dict)
-
-    def missing(self) -> tuple[str, ...]:
-        return tuple(worker for worker in self.whom if worker not in self.answers)
-
-
-class Copies(Protocol):
-    """Checkpoints on disk and in the durable store (keeping.py)."""
-
-    def offers(self) -> Sequence[tuple[ev.Offer, str]]:
-        """Those whose every byte was verified, with their paths."""
-
-    def verified_all(self) -> bool:
-        """Whether nothing is left to be verified."""
 
 
 class Crew:
@@ -134,10 +87,10 @@ class Crew:
         self._lost_s: dict[str, float] = {}  # worker without connection -> when that is told
         self._silent_s: dict[str, float] = {}  # worker that was asked where it is -> when it counts as mute
         self._mute: set[str] = set()  # did not answer that
-        self._preparing: _Asked | None = None
+        self._preparing: Asked | None = None
         self._whole: dict[int, Entry] = {}
-        self._probing: _Asked | None = None
-        self._replaying: _Asked | None = None
+        self._probing: Asked | None = None
+        self._replaying: Asked | None = None
         self._check_s: dict[str, float] = {}
         self._services: list[Service] = []
         self._handlers: dict[str, Callable[[float, str, Message], list[ev.Event]]] = {
@@ -215,7 +168,7 @@ class Crew:
             self._hang_up(before.link)
         self._lost_s.pop(worker, None)
         self._heard_of(worker)
-        self.peers[worker] = Peer(link, message["peer"], _by_step(message.get("held")))
+        self.peers[worker] = Peer(link, message["peer"], by_step(message.get("held")))
         self._worker_of[link] = worker
         self._send(link, self._orders.welcome)
         if worker in self._check_s:
@@ -229,13 +182,13 @@ class Crew:
         asked = self._preparing
         if asked is None or message["epoch"] != asked.epoch or worker not in asked.whom:
             return []
-        self.peers[worker].held = _by_step(message.get("held"))
+        self.peers[worker].held = by_step(message.get("held"))
         asked.answers[worker] = message
         return self._prepared(at_s)
 
     def _on_step(self, at_s: float, worker: str, message: Message) -> list[ev.Event]:
         peer, world = self.peers[worker], self.world
-        peer.held = _newest(peer.held | _by_step(message.get("held")))
+        peer.held = newest_of(peer.held | by_step(message.get("held")))
         record = message.get("record")
         if record is not None and message["epoch"] == self._published:
             self._write(record)  # also on the way to the next epoch, which may start from this step
@@ -291,12 +244,12 @@ class Crew:
         if self.world is not None:
             self.verified_step = self.world.verified_step
         self.world, self._probing, self._replaying = None, None, None
-        size_bytes = max((_size_bytes(self.peers[w].held) for w in action.members if w in self.peers), default=0)
-        deadline_s = at_s + PREPARE_S + size_bytes / READ_BYTES_PER_S
+        largest = max((size_bytes(self.peers[w].held) for w in action.members if w in self.peers), default=0)
+        deadline_s = at_s + PREPARE_S + largest / READ_BYTES_PER_S
         self.epoch = action.epoch
         for service in self._services[-1:]:
             service.release()  # members may still wait for one that is gone
-        self._preparing = _Asked(action.epoch, 0, action.members, deadline_s)
+        self._preparing = Asked(action.epoch, 0, action.members, deadline_s)
         for worker in action.members:
             self.tell(worker, {"type": "prepare", "epoch": action.epoch})
             self._ping(at_s, worker)
@@ -363,14 +316,14 @@ class Crew:
 
     def probe(self, at_s: float, action: ev.Probe) -> list[ev.Event]:
         whom = self.world.members if self.world is not None else ()
-        self._probing = _Asked(action.epoch, 0, whom, at_s + self._orders.silent_s)
+        self._probing = Asked(action.epoch, 0, whom, at_s + self._orders.silent_s)
         for worker in whom:
             self._ping(at_s, worker)
         return self._probed(at_s)
 
     def replay(self, at_s: float, action: ev.Replay) -> None:
         whom = self.world.members if self.world is not None else ()
-        self._replaying = _Asked(action.epoch, action.step, whom, at_s + REPLAY_S)
+        self._replaying = Asked(action.epoch, action.step, whom, at_s + REPLAY_S)
         for worker in whom:
             self.tell(worker, {"type": "replay", "epoch": action.epoch, "step": action.step})
 
@@ -448,11 +401,11 @@ class Crew:
         if asked is None or (any(waiting) and at_s < asked.deadline_s):
             return []
         self._probing = None
-        begun = {worker: _begun(answer) for worker, answer in asked.answers.items()}
-        newest = max(begun.values(), default=(0, 0))
-        behind = tuple(worker for worker in asked.whom if worker in begun and begun[worker] < newest)
+        reached = {worker: begun(answer) for worker, answer in asked.answers.items()}
+        newest = max(reached.values(), default=(0, 0))
+        behind = tuple(worker for worker in asked.whom if worker in reached and reached[worker] < newest)
         shown = behind or tuple(asked.answers)[:1]
-        text = "; ".join(_where_text(worker, asked.answers[worker]) for worker in shown)
+        text = "; ".join(where_text(worker, asked.answers[worker]) for worker in shown)
         return [ev.Probed(at_s, asked.epoch, asked.missing(), behind, text)]
 
     def _replayed(self, at_s: float) -> list[ev.Event]:
@@ -464,28 +417,3 @@ class Crew:
         if asked.missing() and not differing:
             return []  # nothing is known; a member that is gone or hangs is noticed otherwise
         return [ev.Replayed(at_s, asked.epoch, asked.step, not differing, differing)]
-
-
-def _by_step(held: Any) -> Held:
-    """An inventory as JSON brought it: its steps are texts."""
-    return {int(step): entry for step, entry in (held or {}).items()}
-
-
-def _newest(held: Held) -> Held:
-    return dict(sorted(held.items())[-KEPT_STEPS:])
-
-
-def _size_bytes(held: Held) -> float:
-    """About how much has to be read to verify an inventory; items of 4 bytes."""
-    return sum(4.0 * math.prod(piece["shape"]) for entry in held.values() for piece in entry.get("pieces", {}).values())
-
-
-def _begun(answer: Message) -> tuple[int, int]:
-    """How far a worker is: the step it is in, and whether it waits for the others there."""
-    return int(answer.get("step") or 0), int(answer.get("phase") == "step")
-
-
-def _where_text(worker: str, answer: Message) -> str:
-    stack = str(answer.get("stack") or "").strip().splitlines()
-    innermost = f", in {stack[-1].strip()}" if stack else ""
-    return f"{worker}: step {answer.get('step')}, phase {answer.get('phase')}{innermost}"
