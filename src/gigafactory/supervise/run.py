@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory
@@ -21,13 +21,13 @@ from gigafactory.report.progress import Progress
 from gigafactory.report.run_page import write_report
 from gigafactory.supervise import channel, epochs
 from gigafactory.supervise import events as ev
-from gigafactory.supervise.course import Course
 from gigafactory.supervise.crew import Crew, Orders
 from gigafactory.supervise.desk import Desk
 from gigafactory.supervise.drive import Observer, drive
-from gigafactory.supervise.eventlog import Config, EventLog, Record, read_log
+from gigafactory.supervise.eventlog import Config, EventLog
 from gigafactory.supervise.invariants import Violation
 from gigafactory.supervise.keeping import Keeper
+from gigafactory.supervise.past import Past, put_aside, read_past
 from gigafactory.supervise.placement import Placement
 from gigafactory.supervise.policy import State, decide
 from gigafactory.supervise.rhythm import Pacing, Saves
@@ -35,7 +35,6 @@ from gigafactory.supervise.sizes import layout_for, legal_sizes
 from gigafactory.supervise.story import story_of, write_story
 from gigafactory.supervise.supervisor import Supervisor
 from gigafactory.train.devices import COUNT_FLAG
-from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.rundir import RunDirectory
 from gigafactory.train.snapshots import run_identity
 
@@ -50,9 +49,6 @@ WAIT_S = 0.1
 VIOLATION_FILE = "violation.txt"
 
 Observe = Callable[[ev.Event], None]
-Kind = Literal["new", "take over", "save", "done"]
-"""How a call begins: from a checkpoint or from nothing; with the workers and the state of a supervisor that died; only
-to save what such a one had finished; or not at all."""
 
 
 @dataclass(frozen=True)
@@ -64,52 +60,6 @@ class Outcome:
     text: str
     log: str | None
     report: Path
-
-
-@dataclass(frozen=True)
-class Past:
-    """What the log of an earlier supervisor says; an empty one if there is none."""
-
-    record: Record | None
-    state: State | None  # None too where today's policy decides otherwise than the recorded one did
-    course: Course
-    epoch: int
-    complete: bool
-
-    def kind(self, held: RunDirectory, config: Config) -> Kind:
-        """How a run with this configuration begins after it."""
-        newest = checkpoints(held.checkpoints)
-        if newest and step_of(newest[0]) >= config.total_steps:
-            return "done"
-        if self.record is None or self.state is None or not _same_start(self.record.config, config):
-            return "new"
-        if self.state.finished:
-            return "save" if self.complete else "new"
-        return "take over"
-
-
-def read_past(path: Path) -> Past:
-    """Raises UserError when there is a log that cannot be read."""
-    course, epoch, complete = Course(), 0, False
-    if not path.exists() or not path.stat().st_size:
-        return Past(None, None, course, epoch, complete)
-    record = read_log(path)
-    epoch = record.config.epoch
-    state: State | None = record.config.state()
-    for number, entry in enumerate(record.entries, start=1):
-        if state is not None:
-            state, actions = decide(state, entry.event)
-            cut_short = number == len(record.entries) and actions[: len(entry.actions)] == entry.actions
-            if actions != entry.actions and not cut_short:
-                state = None
-        for action in entry.actions:
-            if isinstance(action, ev.Prepare):
-                epoch = action.epoch
-            elif isinstance(action, ev.Publish):
-                course.published(action.epoch, action.offer.step)
-            elif isinstance(action, ev.Finish):
-                complete = action.complete
-    return Past(record, state, course, epoch, complete)
 
 
 class Supervised:
@@ -302,7 +252,7 @@ def supervise(
         progress.event(f"this run is finished: {total_steps:,} steps")
         return Outcome(True, False, "", None, _report(held))
     if kind == "new":
-        _put_aside(path)
+        put_aside(path)
         state = config.state()
     else:
         assert past.record is not None
@@ -364,21 +314,6 @@ def _last_words(*, complete: bool, stopped: bool, text: str) -> str:
     if complete:
         return "finished" + (f" ({text})" if text else "")
     return "stopped; the same command goes on from here" if stopped else f"given up: {text}"
-
-
-def _same_start(before: Config, now: Config) -> bool:
-    return (before.section, before.sizes, before.total_steps) == (now.section, now.sizes, now.total_steps)
-
-
-def _put_aside(path: Path) -> None:
-    """Another log begins; the one before is kept beside it."""
-    if not path.exists():
-        return
-    number = 1
-    while (kept := path.with_name(f"events-{number:04d}.jsonl")).exists():
-        number += 1
-    with disk_errors(path, "begin another log of events"):
-        path.rename(kept)
 
 
 def _tolerant(observer: Observer, say: Callable[[str], None]) -> Observer:
