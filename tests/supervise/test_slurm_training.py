@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -14,8 +15,9 @@ from slurm_cluster import Cluster, running_slurm, wait_for
 
 from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Event, Health, Lost, Progress, Requeued
-from gigafactory.supervise.injector import Lookout
+from gigafactory.supervise.injector import Lookout, end_all
 from gigafactory.train.manifest import checkpoints, step_of
+from gigafactory.train.snapshots import memory_directory, run_identity
 
 SLURMD_TIMEOUT_S = 2
 WITHIN_S = 240.0
@@ -112,6 +114,8 @@ class Training:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        end_all(self.run)
+        shutil.rmtree(memory_directory(run_identity(self.run), "any").parent, ignore_errors=True)
 
 
 def test_a_node_dies_is_drained_and_the_run_goes_on_elsewhere(slurm: Cluster, tmp_path: Path) -> None:
