@@ -115,7 +115,7 @@ def test_every_stretch_lies_in_its_strip() -> None:
     svg = strip("s", stretches, KINDS, x=Axis("x"), x_range=(0.0, 60.0), width=340)
     boxes = re.findall(r'<rect class="k\d" x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', svg)
     assert len(boxes) == 4  # two of the legend
-    assert all(0 <= float(place) and float(place) + float(width) <= 340 for place, width in boxes)
+    assert all(float(place) >= 0 and float(place) + float(width) <= 340 for place, width in boxes)
     assert "productive" in svg
     assert "restoring" not in svg  # the legend names what is there
 
