@@ -64,7 +64,7 @@ ABOUT: dict[FaultKind, Kind] = {
     "corrupt": Kind("bits of its parameters flip", "inject"),
     "nan": Kind("its gradient becomes NaN", "inject"),
     "checkpoint": Kind("the newest checkpoint on disk is damaged, then a worker is killed", "file"),
-    "snapshot": Kind("a worker's newest snapshot in host memory is damaged, then another is killed", "file"),
+    "snapshot": Kind("a worker's newest snapshot in host memory is damaged, then another is killed", "file", victims=2),
     "host": Kind("a worker and its host memory are lost", "file", group="crash"),
     "spare": Kind("SIGKILL of the spare", "signal", reforms=False),
     "twice": Kind("a second worker is killed while the world forms again", "signal", victims=2),
