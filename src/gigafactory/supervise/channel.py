@@ -131,8 +131,8 @@ class Connection:
     def close(self) -> None:
         """Ends the connection; a thread that waits in `receive` gets ClosedError."""
         with contextlib.suppress(OSError):  # closed already
+            # The descriptor goes with this object: closed now, a thread that waits on it would not be woken.
             self._link.shutdown(socket.SHUT_RDWR)
-        self._link.close()
 
 
 def connect(address: str, *, timeout_s: float) -> Connection:
