@@ -94,15 +94,15 @@ def test_a_lost_host_loses_its_memory_too(run, tmp_path, monkeypatch):
     monkeypatch.setattr(edge, "run_identity", lambda path: "identity")
     monkeypatch.setattr(edge, "memory_directory", lambda identity, worker: memory / identity / worker)
     for name in NAMES:
-        (memory / "identity" / name / "step-00000011").mkdir(parents=True)
-        (memory / "identity" / name / "step-00000011" / "pieces").write_bytes(bytes(64))
+        (memory / "identity" / name).mkdir(parents=True)
+        (memory / "identity" / name / "step-00000011.own").write_bytes(bytes(64))
     injector(run).inject(Fault(1, "host", (2,), 2, 0.5))
     until(run, without("w2"))
     assert not (memory / "identity" / "w2").exists()
     injector(run).inject(Fault(2, "snapshot", (1, 3), 2, 0.5))
     until(run, without("w2", "w3"))
-    assert any((memory / "identity" / "w1" / "step-00000011" / "pieces").read_bytes())
-    assert not any((memory / "identity" / "w3" / "step-00000011" / "pieces").read_bytes())
+    assert any((memory / "identity" / "w1" / "step-00000011.own").read_bytes())
+    assert not any((memory / "identity" / "w3" / "step-00000011.own").read_bytes())
 
 
 def test_the_end_of_everything_leaves_nobody_and_restarts_the_supervisor(run):

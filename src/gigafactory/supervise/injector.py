@@ -174,14 +174,14 @@ class Injector:
 
 
 def damage_newest(folder: Path) -> str:
-    """Flips a byte in the middle of the largest file of the newest copy below this folder. Says what it did.
+    """Flips a bit in the middle of the largest file of the newest copy in this folder. Says what it did.
 
-    Copies are folders `step-00000123` with shard files; the newest is the last by name that holds a file.
+    Copies are files or folders `step-00000123...` (snapshots, checkpoints); the newest is the last by name.
     """
-    copies = sorted((p for p in folder.glob("**/*step-*") if p.is_dir() and any(p.iterdir())), key=lambda p: p.name)
-    while copies:
+    for copy in sorted(folder.glob("step-*"), reverse=True):
         try:
-            victim = max((p for p in copies.pop().rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+            files = [path for path in copy.rglob("*") if path.is_file()] if copy.is_dir() else [copy]
+            victim = max(files, key=lambda path: path.stat().st_size)
             with open(victim, "r+b") as file:
                 middle = victim.stat().st_size // 2
                 file.seek(middle)
