@@ -12,7 +12,8 @@ import hashlib
 import os
 import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,9 @@ class Cache:
                 time.sleep(POLL_S)
         if path.exists() and (loaded := self._load(path)) is not None:
             return loaded
-        compiled = lower().compile()
+        lowered = lower()
+        with _without_jax_cache():
+            compiled = lowered.compile()
         self._keep(path, compiled)
         return compiled
 
@@ -91,6 +94,17 @@ class Cache:
             replace_file(path, data)
         except OSError as error:
             self._say(f"{path}: is not kept: {error.strerror or error}")
+
+
+@contextmanager
+def _without_jax_cache() -> Iterator[None]:
+    """What JAX reads from its own cache lacks functions when it is written out again (NOT_FOUND; JAX 0.10.2, CPU)."""
+    before = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", before)
 
 
 def _code() -> str:
