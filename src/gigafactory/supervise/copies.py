@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from gigafactory.supervise.events import MemoryTier, Offer
-from gigafactory.supervise.state import Lineage
+from gigafactory.supervise.state import Lineage, changed
 
 NEAREST = ("memory", "disk", "durable", "start")
 START = Offer("start", 0)
@@ -63,7 +63,7 @@ def committed(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:
     durable = lineage.durable
     if tier == "durable":
         durable = (*(other for other in durable if other < step), step)[-MOST_DURABLE:]
-    return replace(lineage, damaged=damaged, made=made, durable=durable)
+    return changed(lineage, damaged=damaged, made=made, durable=durable)
 
 
 def spoilt(lineage: Lineage, tier: MemoryTier, step: int) -> Lineage:

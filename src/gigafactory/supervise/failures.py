@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from dataclasses import replace
 from math import sqrt
@@ -96,10 +97,11 @@ def _judged(turn: Turn, worker: str, plan: Plan) -> Plan:
     """
     state = turn.state
     detect = state.section.detect
-    kept = tuple(entry for entry in state.notes.failures if entry[0] > turn.at_s - detect.lemon_days * DAY_S)
-    kept = (*kept, (turn.at_s, worker))
+    failures = state.notes.failures  # oldest first
+    old = bisect_right(failures, turn.at_s - detect.lemon_days * DAY_S, key=lambda entry: entry[0])
+    kept = (*failures[old:], (turn.at_s, worker))
     turn.set(notes=replace(state.notes, failures=kept))
-    mine = sum(name == worker for _, name in kept)
+    mine = [name for _, name in kept].count(worker)
     share = len(kept) / max(1, len(state.domains))
     if plan != "spawn" and plan != "check":
         return plan

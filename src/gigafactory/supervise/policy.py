@@ -45,7 +45,7 @@ from gigafactory.supervise.events import (
     Timer,
     TookOver,
 )
-from gigafactory.supervise.state import Notes, State
+from gigafactory.supervise.state import Notes, State, changed
 from gigafactory.supervise.turn import TIMER_OF, Turn
 
 __all__ = ["State", "decide", "initial"]
@@ -91,7 +91,7 @@ def _on_progress(turn: Turn, event: Progress) -> None:
     before = state.pace
     changes: dict[str, Any] = {"pace": pace}
     if state.lineage.left:
-        changes["lineage"] = replace(state.lineage, snapshot_step=event.snapshot_step)
+        changes["lineage"] = changed(state.lineage, snapshot_step=event.snapshot_step)
     if state.phase == "forming":
         changes["pace"] = replace(pace, at_s=before.at_s, times_s=before.times_s)
     if state.incident is not None and state.phase not in failures.BROKEN:

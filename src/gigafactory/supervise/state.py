@@ -102,7 +102,7 @@ class Pace:
     formed: tuple[tuple[int, float], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Lineage:
     """Which copies belong to the history that is trained on.
 
