@@ -22,11 +22,11 @@ from typing import Any
 from gigafactory.factory.catalog import durations, fabric, failure_rates
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import load_factory
-from gigafactory.supervise.durations import Durations, from_measurement
 from gigafactory.supervise.goodput import Ledger
-from gigafactory.supervise.hazards import Hazards, job_per_hour
 from gigafactory.supervise.ledger import Bookkeeper
 from gigafactory.supervise.simulated import Result, simulate
+from gigafactory.supervise.simulation.durations import Durations, from_measurement
+from gigafactory.supervise.simulation.hazards import Hazards, job_per_hour
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import RESULTS, machine_facts, write_results

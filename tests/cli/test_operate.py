@@ -14,9 +14,9 @@ import pytest
 import yaml
 from training import Folder, the_line
 
+from gigafactory.supervise.chaos.injector import end_all
 from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Publish
-from gigafactory.supervise.injector import end_all
 from gigafactory.train.manifest import checkpoints, step_of
 
 FAKE_RUN = Path(__file__).parents[1] / "supervise" / "fake_run.py"

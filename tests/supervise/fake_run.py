@@ -10,9 +10,9 @@ from pathlib import Path
 
 from gigafactory.factory.load import parse_factory
 from gigafactory.report.progress import Progress
-from gigafactory.supervise import run as running
 from gigafactory.supervise.local import LocalProcesses
-from gigafactory.supervise.start import watchers
+from gigafactory.supervise.runtime import run as running
+from gigafactory.supervise.runtime.start import watchers
 from gigafactory.train.rundir import open_run
 
 FACTORY = """

@@ -16,8 +16,11 @@ from typing import Any
 from unittest.mock import patch
 
 from gigafactory.factory.file import Factory
-from gigafactory.supervise import copies, drive, failures, hosts, membership, policy, recover, simulated
-from gigafactory.supervise.budget import Verdict
+from gigafactory.supervise import drive, policy, simulated
+from gigafactory.supervise.decisions import copies, failures, hosts, membership, recover
+from gigafactory.supervise.decisions.budget import Verdict
+from gigafactory.supervise.decisions.state import State
+from gigafactory.supervise.decisions.turn import Turn
 from gigafactory.supervise.eventlog import Config
 from gigafactory.supervise.events import (
     Action,
@@ -33,9 +36,7 @@ from gigafactory.supervise.events import (
     SetTimer,
 )
 from gigafactory.supervise.invariants import Checker, Violation
-from gigafactory.supervise.state import State
 from gigafactory.supervise.story import keeper_of
-from gigafactory.supervise.turn import Turn
 
 CALM, HOPELESS = 8, 9
 """Last digits of the seeds of days that are not nasty as they are."""

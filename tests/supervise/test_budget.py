@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gigafactory.factory.supervise import RetrySection
-from gigafactory.supervise.budget import NO_PROGRESS, Budget, charge, refill, restart, rewound
-from gigafactory.supervise.causes import exit_key, fingerprint, host_key, program_key
+from gigafactory.supervise.decisions.budget import NO_PROGRESS, Budget, charge, refill, restart, rewound
+from gigafactory.supervise.decisions.causes import exit_key, fingerprint, host_key, program_key
 
 RETRY = RetrySection(per_cause=3, backoff_s=5.0, refill_steps=10)
 

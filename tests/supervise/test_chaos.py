@@ -12,7 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gigafactory.errors import UserError
-from gigafactory.supervise.chaos import ABOUT, KINDS, Injected, kinds_from, plan
+from gigafactory.supervise.chaos.injector import Lookout, damage_newest
+from gigafactory.supervise.chaos.plan import ABOUT, KINDS, Injected, kinds_from, plan
+from gigafactory.supervise.chaos.recoveries import Log, measured, recoveries, recovery, report, spread, table, verdicts
 from gigafactory.supervise.events import (
     Committed,
     Decided,
@@ -29,8 +31,6 @@ from gigafactory.supervise.events import (
     TookOver,
     encode,
 )
-from gigafactory.supervise.injector import Lookout, damage_newest
-from gigafactory.supervise.recoveries import Log, measured, recoveries, recovery, report, spread, table, verdicts
 
 MEMBERS = ("w0", "w1", "w2", "w3")
 AFTER = ("w0", "w4", "w2", "w3")

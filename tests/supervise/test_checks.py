@@ -8,7 +8,7 @@ import pytest
 
 from gigafactory.errors import UserError
 from gigafactory.factory.load import load_factory
-from gigafactory.supervise.checks import check_supervised, devices_per_worker, is_supervised
+from gigafactory.supervise.runtime.checks import check_supervised, devices_per_worker, is_supervised
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 

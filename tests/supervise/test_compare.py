@@ -7,7 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gigafactory.supervise.compare import STRAGGLER_STEPS, minority_of, straggler
+from gigafactory.supervise.runtime.compare import STRAGGLER_STEPS, minority_of, straggler
 
 
 def test_a_straggler_is_who_makes_steps_longer_for_most_of_them() -> None:

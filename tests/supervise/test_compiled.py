@@ -11,7 +11,7 @@ from pathlib import Path
 import jax, jax.numpy as jnp
 from gigafactory.factory.load import load_factory
 from gigafactory.layout import Layout
-from gigafactory.supervise.compiled import Cache
+from gigafactory.supervise.member.compiled import Cache
 
 square = jax.ShapeDtypeStruct((64, 64), jnp.float32)
 made = jax.jit(lambda x, y: jnp.tanh(jax.nn.softmax(x @ y) * x.sum())[:, ::-1].sum(0) + jnp.broadcast_to(x.mean(), 64))

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gigafactory.supervise.copies import START, admissible, choose, committed, left_behind, missing, spoilt
+from gigafactory.supervise.decisions.copies import START, admissible, choose, committed, left_behind, missing, spoilt
+from gigafactory.supervise.decisions.state import Lineage
 from gigafactory.supervise.events import Offer
-from gigafactory.supervise.state import Lineage
 
 tiers = st.sampled_from(["memory", "disk", "durable"])
 steps = st.integers(0, 30)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gigafactory.supervise.course import Course
+from gigafactory.supervise.runtime.course import Course
 
 
 def test_a_rollback_leaves_later_copies_behind() -> None:

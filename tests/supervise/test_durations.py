@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gigafactory.factory import catalog
 from gigafactory.factory.supervise import SimulateSection
-from gigafactory.supervise.durations import Z90, Z99, Durations, Quantiles, from_measurement
+from gigafactory.supervise.simulation.durations import Z90, Z99, Durations, Quantiles, from_measurement
 
 SECTION = SimulateSection()
 

@@ -15,7 +15,7 @@ from gigafactory.supervise import events as ev
 from gigafactory.supervise.eventlog import Config, Entry, EventLog
 from gigafactory.supervise.exporter import Exporter, check_port
 from gigafactory.supervise.policy import decide
-from gigafactory.supervise.start import watchers
+from gigafactory.supervise.runtime.start import watchers
 
 Samples = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 PREFIX = "gigafactory_supervisor_"

@@ -13,7 +13,7 @@ from scipy import stats
 from gigafactory.factory.catalog import causes, failure_rates, failures
 from gigafactory.factory.cluster import ClusterSection
 from gigafactory.factory.supervise import SimulateSection
-from gigafactory.supervise.hazards import DAY_S, Fault, Hazards, job_per_hour
+from gigafactory.supervise.simulation.hazards import DAY_S, Fault, Hazards, job_per_hour
 
 QUIET = {"fail-slow", "flap", "spike", "planned"}
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from gigafactory.supervise import injector as edge
-from gigafactory.supervise.chaos import Fault, Injected
+from gigafactory.supervise.chaos import injector as edge
+from gigafactory.supervise.chaos.injector import Injector, Lookout, end_all
+from gigafactory.supervise.chaos.plan import Fault, Injected
 from gigafactory.supervise.events import Joined, Offer, Progress, Publish, encode
-from gigafactory.supervise.injector import Injector, Lookout, end_all
 from gigafactory.supervise.local import RUN, WORKER, find_workers
 
 NAMES = ("w0", "w1", "w2", "w3", "w4")

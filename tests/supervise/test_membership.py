@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gigafactory.factory.supervise import SuperviseSection
-from gigafactory.supervise.layered import MOST_RECENT, Layered
-from gigafactory.supervise.membership import natural, seat
-from gigafactory.supervise.state import State
+from gigafactory.supervise.decisions.layered import MOST_RECENT, Layered
+from gigafactory.supervise.decisions.membership import natural, seat
+from gigafactory.supervise.decisions.state import State
 
 workers = st.integers(2, 12)
 

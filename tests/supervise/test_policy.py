@@ -10,7 +10,7 @@ from small_pool import SmallPool
 import gigafactory.supervise.policy as policy_module
 from gigafactory.factory.supervise import DetectSection, RetrySection, SuperviseSection
 from gigafactory.supervise import events as ev
-from gigafactory.supervise.codes import CODES
+from gigafactory.supervise.decisions.codes import CODES
 from gigafactory.supervise.policy import decide, initial
 
 SIZES = (4, 3, 2, 1)

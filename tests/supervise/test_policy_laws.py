@@ -9,8 +9,8 @@ from small_pool import SmallPool
 
 from gigafactory.factory.supervise import TIERS, DetectSection, RetrySection, SuperviseSection
 from gigafactory.supervise import events as ev
+from gigafactory.supervise.decisions.statejson import from_json, to_json
 from gigafactory.supervise.policy import decide, initial
-from gigafactory.supervise.statejson import from_json, to_json
 
 NAMES = [f"w{n}" for n in range(7)]
 workers = st.sampled_from(NAMES)

@@ -9,9 +9,9 @@ import pytest
 
 from gigafactory.cli.main import COMMANDS
 from gigafactory.factory.file import Factory
-from gigafactory.supervise.codes import CODES
+from gigafactory.supervise.decisions.codes import CODES
+from gigafactory.supervise.decisions.state import PHASES
 from gigafactory.supervise.goodput import LOSSES, PRODUCTIVE
-from gigafactory.supervise.state import PHASES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reliability.md"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gigafactory.factory.load import load_factory
-from gigafactory.supervise.rhythm import Pacing, Saves
+from gigafactory.supervise.runtime.rhythm import Pacing, Saves
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 

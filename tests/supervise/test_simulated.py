@@ -34,7 +34,7 @@ from gigafactory.supervise.goodput import Ledger
 from gigafactory.supervise.invariants import Checker
 from gigafactory.supervise.ledger import Bookkeeper
 from gigafactory.supervise.simulated import Result, nasty, simulate
-from gigafactory.supervise.simulated_copies import Copies
+from gigafactory.supervise.simulation.copies import Copies
 
 QUIET = {"slow_fraction": 0.0, "spikes_per_hour": 0.0, "reported_flaps": 0.0, "supervisor_crashes_per_hour": 0.0}
 

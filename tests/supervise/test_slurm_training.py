@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from slurm_cluster import Cluster, running_slurm, wait_for
 
+from gigafactory.supervise.chaos.injector import Lookout, end_all
 from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Event, Health, Lost, Progress, Requeued
-from gigafactory.supervise.injector import Lookout, end_all
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.snapshots import memory_directory, run_identity
 

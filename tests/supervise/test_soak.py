@@ -11,11 +11,11 @@ import pytest
 from gigafactory.errors import UserError
 from gigafactory.factory.load import load_factory
 from gigafactory.supervise.chaos import plan
+from gigafactory.supervise.chaos.injector import Lookout
+from gigafactory.supervise.chaos.recoveries import table
+from gigafactory.supervise.chaos.soak import compare, leaves_that_differ, soak
 from gigafactory.supervise.events import Offer, Publish
-from gigafactory.supervise.injector import Lookout
 from gigafactory.supervise.local import find_workers
-from gigafactory.supervise.recoveries import table
-from gigafactory.supervise.soak import compare, leaves_that_differ, soak
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 KINDS = ("crash", "rank-0", "stop", "hang", "exception", "corrupt", "nan", "snapshot", "host", "terminate")

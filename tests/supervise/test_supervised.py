@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from gigafactory.supervise import channel
+from gigafactory.supervise.chaos.injector import Lookout, end_all
 from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Decided, Finish, Publish, TookOver
-from gigafactory.supervise.injector import Lookout, end_all
 from gigafactory.supervise.local import find_workers
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.rundir import read_records

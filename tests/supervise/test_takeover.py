@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from gigafactory.factory.load import load_factory
+from gigafactory.supervise.chaos.injector import Lookout, damage_newest, end_all
+from gigafactory.supervise.chaos.soak import Command, compare
 from gigafactory.supervise.events import Damaged, Offer, Publish, TookOver
-from gigafactory.supervise.injector import Lookout, damage_newest, end_all
 from gigafactory.supervise.local import find_workers
-from gigafactory.supervise.soak import Command, compare
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.snapshots import memory_directory, run_identity
 

@@ -42,9 +42,9 @@ def chaos(
     from gigafactory.factory.machine import find_machine
     from gigafactory.factory.summary import load_checked
     from gigafactory.files import write_atomic
-    from gigafactory.supervise.chaos import kinds_from, plan
-    from gigafactory.supervise.recoveries import measured, report, table
-    from gigafactory.supervise.soak import attach, soak
+    from gigafactory.supervise.chaos.plan import kinds_from, plan
+    from gigafactory.supervise.chaos.recoveries import measured, report, table
+    from gigafactory.supervise.chaos.soak import attach, soak
 
     def say(text: str) -> None:
         typer.echo(text, err=as_json)

@@ -21,7 +21,7 @@ def drain(run: Run, worker: Worker) -> None:
 
     It stays out until [cyan]gigafactory operate undrain[/cyan].
     """
-    from gigafactory.supervise.control import operate
+    from gigafactory.supervise.runtime.control import operate
 
     operate(run, "drain", worker=worker)
     print(f"{worker} leaves the run; `gigafactory operate status {run}` tells when it has")
@@ -29,7 +29,7 @@ def drain(run: Run, worker: Worker) -> None:
 
 def undrain(run: Run, worker: Worker) -> None:
     """Give a drained worker back to the run: its host is tested, then it stands by."""
-    from gigafactory.supervise.control import operate
+    from gigafactory.supervise.runtime.control import operate
 
     operate(run, "undrain", worker=worker)
     print(f"{worker} comes back; its host is tested first")
@@ -37,7 +37,7 @@ def undrain(run: Run, worker: Worker) -> None:
 
 def stop(run: Run) -> None:
     """End a run with a checkpoint; `gigafactory train` goes on from it."""
-    from gigafactory.supervise.control import operate
+    from gigafactory.supervise.runtime.control import operate
 
     operate(run, "stop")
     print("the run saves its state and ends")
@@ -48,7 +48,7 @@ def rollback(
     step: Annotated[int, typer.Argument(min=0, show_default=False, help="Step of a whole checkpoint.")],
 ) -> None:
     """Train on from an older checkpoint, with the same data again."""
-    from gigafactory.supervise.control import operate
+    from gigafactory.supervise.runtime.control import operate
 
     operate(run, "rollback", step=step)
     print(f"the run goes back to step {step:,}")
@@ -59,7 +59,7 @@ def status(run: Run) -> None:
 
     It comes from the run's log, so it can also be asked for when the supervisor has died.
     """
-    from gigafactory.supervise.control import status
+    from gigafactory.supervise.runtime.control import status
 
     print("\n".join(status(run, time.time())))
 

@@ -38,7 +38,7 @@ def train(
     goes on.
     """
     from gigafactory.factory.summary import load_checked
-    from gigafactory.supervise.checks import is_supervised
+    from gigafactory.supervise.runtime.checks import is_supervised
 
     changes = list(sets or ())
     changes += [f"supervise.workers={workers}"] if workers is not None else []
@@ -76,9 +76,9 @@ def _alone(factory: Factory, file: Path, runs: Path) -> None:
 
 def _supervised(factory: Factory, file: Path, runs: Path, *, allow_faults: bool) -> None:
     from gigafactory.report.progress import Progress
-    from gigafactory.supervise.checks import check_supervised
-    from gigafactory.supervise.run import supervise
-    from gigafactory.supervise.start import facts, place, watchers
+    from gigafactory.supervise.runtime.checks import check_supervised
+    from gigafactory.supervise.runtime.run import supervise
+    from gigafactory.supervise.runtime.start import facts, place, watchers
     from gigafactory.train.rundir import open_run
     from gigafactory.train.session import absolute_paths, check_same_run
 

@@ -14,10 +14,10 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from gigafactory.errors import UserError
+from gigafactory.supervise.decisions.state import State
 from gigafactory.supervise.eventlog import Config, Entry
 from gigafactory.supervise.events import Action, Committed, Decided, Event, Progress, TookOver
 from gigafactory.supervise.ledger import Bookkeeper
-from gigafactory.supervise.state import State
 
 RECOVERED = "GF190"  # the decision that tells what an interruption cost
 LOOPBACK = "127.0.0.1"

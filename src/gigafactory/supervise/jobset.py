@@ -18,8 +18,8 @@ from typing import Any
 
 from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
-from gigafactory.supervise.checks import devices_per_worker
 from gigafactory.supervise.local import RUN
+from gigafactory.supervise.runtime.checks import devices_per_worker
 
 Manifest = dict[str, Any]
 

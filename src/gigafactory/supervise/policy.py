@@ -20,7 +20,9 @@ from dataclasses import replace
 from typing import Any
 
 from gigafactory.factory.supervise import SuperviseSection
-from gigafactory.supervise import copies, failures, hosts, limits, quality, recover
+from gigafactory.supervise.decisions import copies, failures, hosts, limits, quality, recover
+from gigafactory.supervise.decisions.state import Notes, State, changed
+from gigafactory.supervise.decisions.turn import TIMER_OF, Turn
 from gigafactory.supervise.events import (
     Action,
     Committed,
@@ -45,8 +47,6 @@ from gigafactory.supervise.events import (
     Timer,
     TookOver,
 )
-from gigafactory.supervise.state import Notes, State, changed
-from gigafactory.supervise.turn import TIMER_OF, Turn
 
 __all__ = ["State", "decide", "initial"]
 

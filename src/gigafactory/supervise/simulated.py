@@ -1,7 +1,7 @@
 """A run on a cluster that is not there, from its factory file to what came of it.
 
 Deterministic by seed: the same factory file, seed and policy give the same log. Nothing here decides anything;
-`simulated_pool.SimulatedPool` is the cluster, `policy` is the one that real runs have.
+`simulation.pool.SimulatedPool` is the cluster, `policy` is the one that real runs have.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from gigafactory.factory.file import Factory
 from gigafactory.factory.summary import state_bytes
 from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.supervise.drive import Observer, drive
-from gigafactory.supervise.durations import Durations
 from gigafactory.supervise.events import Action, Event, TookOver
-from gigafactory.supervise.hazards import DAY_S, Hazards, job_per_hour
 from gigafactory.supervise.interval import interval_steps
 from gigafactory.supervise.policy import State, decide, initial
-from gigafactory.supervise.simulated_pool import SimulatedPool
-from gigafactory.supervise.simulated_world import Machine
+from gigafactory.supervise.simulation.durations import Durations
+from gigafactory.supervise.simulation.hazards import DAY_S, Hazards, job_per_hour
+from gigafactory.supervise.simulation.pool import SimulatedPool
+from gigafactory.supervise.simulation.world import Machine
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,9 +37,9 @@ from gigafactory.errors import UserError
 from gigafactory.factory.load import load_factory
 from gigafactory.supervise import channel, epochs
 from gigafactory.supervise.channel import ClosedError, Connection, Message
-from gigafactory.supervise.compiled import Cache
-from gigafactory.supervise.elastic import Bench, Epoch, LeftError, is_collective
-from gigafactory.supervise.selfcheck import check_host
+from gigafactory.supervise.member.compiled import Cache
+from gigafactory.supervise.member.elastic import Bench, Epoch, LeftError, is_collective
+from gigafactory.supervise.member.selfcheck import check_host
 from gigafactory.train.commit import write_share
 from gigafactory.train.devices import has_gpu
 from gigafactory.train.peers import Buddy, PieceServer

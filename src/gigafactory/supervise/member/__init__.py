@@ -1,0 +1,1 @@
+"""What a worker does in a world: load, step, keep copies, compare."""
