@@ -595,43 +595,29 @@ def test_a_storm_of_restarts_stops_too():
 
 # ---- the module itself -----------------------------------------------------------------------------------------------
 
-PURE = (
-    "budget",
-    "causes",
-    "codes",
-    "copies",
-    "events",
-    "failures",
-    "gathering",
-    "hosts",
-    "layered",
-    "limits",
-    "membership",
-    "policy",
-    "quality",
-    "recover",
-    "state",
-    "statejson",
-    "turn",
-)
+HERE = Path(policy_module.__file__).parent
+ROOMS = [HERE / "policy.py", HERE / "events.py", *sorted((HERE / "decisions").glob("*.py"))]
+MAY_COME_FROM = ("gigafactory.supervise", "gigafactory.supervise.decisions")
 
 
-@pytest.mark.parametrize("room", PURE)
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: room.stem)
 def test_what_decides_imports_the_standard_library_and_its_own_rooms_alone(room):
-    path = Path(policy_module.__file__).with_name(f"{room}.py")
-    for node in ast.walk(ast.parse(path.read_text())):
+    own = {
+        f"gigafactory.supervise.{path.relative_to(HERE).with_suffix('').as_posix().replace('/', '.')}" for path in ROOMS
+    }
+    for node in ast.walk(ast.parse(room.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
-            names = [node.module] if node.module != "gigafactory.supervise" else []
-            assert node.module != "gigafactory.supervise" or {alias.name for alias in node.names} <= set(PURE)
+            whole = node.module in MAY_COME_FROM
+            names = [f"{node.module}.{alias.name}" for alias in node.names] if whole else [node.module]
         for name in names:
-            own = name.removeprefix("gigafactory.supervise.") in PURE
-            assert own or name == "gigafactory.factory.supervise" or name.split(".")[0] in sys.stdlib_module_names
+            ours = name in own or name == "gigafactory.factory.supervise"
+            assert ours or name.split(".")[0] in sys.stdlib_module_names
             assert name.split(".")[0] not in ("time", "random", "threading", "socket", "os", "asyncio", "subprocess")
 
 
 def test_every_code_that_is_said_is_explained_and_every_explained_code_is_said():
-    rooms = [Path(policy_module.__file__).with_name(f"{room}.py").read_text() for room in PURE if room != "codes"]
-    said = {code for code in CODES if any(f'"{code}"' in text for text in rooms)}
+    texts = [room.read_text() for room in ROOMS if room.stem != "codes"]
+    said = {code for code in CODES if any(f'"{code}"' in text for text in texts)}
     assert said == set(CODES)
     assert len({code.name for code in CODES.values()}) == len(CODES)
