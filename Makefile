@@ -23,7 +23,8 @@ run: $(VENV)/.run-installed
 	@$(VENV)/bin/gigafactory train $(FILE)
 
 test: $(VENV)/.test-installed check
-	@$(VENV)/bin/python -m pytest -m 'not slow'
+	@$(VENV)/bin/python -m pytest -m 'not slow and not alone' --numprocesses 2 --dist loadfile
+	@$(VENV)/bin/python -m pytest -m 'alone and not slow'
 
 test-slow: $(VENV)/.test-installed
 	@$(VENV)/bin/python -m pytest -m slow

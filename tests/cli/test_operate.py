@@ -19,6 +19,8 @@ from gigafactory.supervise.eventlog import read_log
 from gigafactory.supervise.events import Publish
 from gigafactory.train.manifest import checkpoints, step_of
 
+pytestmark = pytest.mark.alone
+
 FAKE_RUN = Path(__file__).parents[1] / "supervise" / "fake_run.py"
 WITHIN_S = 60.0
 

@@ -20,6 +20,8 @@ import pytest
 
 from gigafactory.supervise import epochs
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 60.0  # on a busy machine; what is measured are milliseconds
 TIMEOUT_S = 2  # of a message that breaks off in its middle
 SOON_S = 15.0  # far below all other timeouts of JAX

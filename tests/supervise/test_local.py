@@ -17,6 +17,8 @@ from gigafactory.errors import UserError
 from gigafactory.supervise.events import Event, Exited, Fenced
 from gigafactory.supervise.local import RUN, WORKER, LocalProcesses, find_workers, share_gpus
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 20.0
 
 

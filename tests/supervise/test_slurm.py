@@ -22,6 +22,8 @@ from gigafactory.supervise import events as ev
 from gigafactory.supervise import slurm_commands as sc
 from gigafactory.supervise.slurm import SlurmNodes
 
+pytestmark = pytest.mark.alone
+
 SLURMD_TIMEOUT_S = 2
 STAND_IN = ("sh", "-c", 'echo "$1 on $SLURMD_NODENAME sees $CUDA_VISIBLE_DEVICES"; exec sleep 1000', "sh")
 

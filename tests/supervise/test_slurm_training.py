@@ -19,6 +19,8 @@ from gigafactory.supervise.events import Event, Health, Lost, Progress, Requeued
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.snapshots import memory_directory, run_identity
 
+pytestmark = pytest.mark.alone
+
 SLURMD_TIMEOUT_S = 2
 WITHIN_S = 240.0
 CHAOS = Path(__file__).parents[2] / "examples" / "chaos.toml"

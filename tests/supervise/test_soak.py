@@ -17,6 +17,8 @@ from gigafactory.supervise.chaos.soak import compare, leaves_that_differ, soak
 from gigafactory.supervise.events import Offer, Publish
 from gigafactory.supervise.local import find_workers
 
+pytestmark = pytest.mark.alone
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 KINDS = ("crash", "rank-0", "stop", "hang", "exception", "corrupt", "nan", "snapshot", "host", "terminate")
 SETS = ("train.steps=250", "model.layers=1", "model.width=32", "supervise.spares=2")

@@ -22,6 +22,8 @@ from gigafactory.supervise.local import find_workers
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.rundir import read_records
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 60.0
 
 

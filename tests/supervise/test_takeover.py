@@ -20,6 +20,8 @@ from gigafactory.supervise.local import find_workers
 from gigafactory.train.manifest import checkpoints, step_of
 from gigafactory.train.snapshots import memory_directory, run_identity
 
+pytestmark = pytest.mark.alone
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "chaos.toml"
 LEASE_S = 2.0
 STEPS = 150

@@ -25,6 +25,8 @@ from gigafactory.supervise.worker import EXIT_ALONE
 from gigafactory.train.pieces import disagreements, whole_steps
 from gigafactory.train.snapshots import memory_directory, run_identity
 
+pytestmark = pytest.mark.alone
+
 WITHIN_S = 90.0  # on a busy machine
 LEASE_S = 3.0
 TOTAL_STEPS = 100_000
