@@ -144,6 +144,15 @@ def test_a_crash_that_nothing_answered_is_not_recovered_though_steps_go_on():
     assert recovery(replace(CRASH, kind="spare"), log).total_s == pytest.approx(0.05)
 
 
+def test_a_fault_is_seen_until_the_next_one_begins_not_until_it_is_complete():
+    spare = Injected(1, "spare", 9.95, 1, 49, ("w4",))
+    twice = Injected(2, "twice", 11.5, 1, 50, ("w1", "w2"), began_s=10.05)
+    first, second = recoveries((spare, twice), crash_log())
+    assert first.total_s == pytest.approx(0.05)
+    assert recoveries((spare, replace(twice, began_s=None)), crash_log())[0].total_s is None
+    assert second.total_s is None, "nothing answered the second kill"
+
+
 def test_a_second_world_belongs_to_the_same_fault_and_lost_steps_add_up():
     log = log_of(
         *crash_log().items[:8],

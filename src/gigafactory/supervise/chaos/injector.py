@@ -106,7 +106,7 @@ class Injector:
             victims = tuple(sorted(self._lookout.up - set(members)))[:1]
         elif fault.kind == "everything":
             victims = tuple(sorted(name for _, name in find_workers(self._run)))
-        at_s, restart_s = time.time(), None
+        at_s, restart_s, began_s = time.time(), None, None
         match fault.kind:
             case "crash" | "two-crashes" | "rank-0" | "spare":
                 text = self._signal(victims, signal.SIGKILL)
@@ -118,7 +118,7 @@ class Injector:
                 text = self._signal(victims[:1], signal.SIGKILL)
                 time.sleep(fault.second_s)
                 text += "; " + self._signal(victims[1:], signal.SIGKILL)
-                at_s = time.time()
+                began_s, at_s = at_s, time.time()
             case "host":
                 text = self._signal(victims, signal.SIGKILL) + "; " + self._forget(victims[0])
             case "snapshot":
@@ -135,7 +135,7 @@ class Injector:
                 restart_s = time.time()
             case _:
                 text = self._order(victims[0], fault.kind)
-        done = Injected(fault.number, fault.kind, at_s, epoch, step, victims, text, restart_s)
+        done = Injected(fault.number, fault.kind, at_s, epoch, step, victims, text, restart_s, began_s)
         append_line(self._run / "chaos.jsonl", json.dumps(done.record()))
         return done
 

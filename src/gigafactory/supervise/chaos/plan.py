@@ -145,6 +145,7 @@ class Injected:
 
     at_s: Unix time at which it took effect, of "twice" the second kill. step: newest committed step before it.
     workers: names of its victims. epoch: that ran then. restart_s: Unix time of the supervisor's restart, if any.
+    began_s: of the first kill, where that was earlier.
     """
 
     number: int
@@ -155,6 +156,7 @@ class Injected:
     workers: tuple[str, ...]
     text: str = ""
     restart_s: float | None = None
+    began_s: float | None = None
 
     def record(self) -> dict[str, Any]:
         """As JSON can hold it."""

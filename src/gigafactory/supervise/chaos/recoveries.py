@@ -157,8 +157,9 @@ def _why(log: Log, begin: int, end: int) -> tuple[str, ...]:
 
 
 def recoveries(faults: Sequence[Injected], log: Log) -> tuple[Recovery, ...]:
-    """All of a run's faults, each seen until the next one."""
-    ends = [*(fault.at_s for fault in faults), math.inf][1:]
+    """All of a run's faults, each seen until the next one begins."""
+    begins = [fault.at_s if fault.began_s is None else fault.began_s for fault in faults]
+    ends = [*begins, math.inf][1:]
     return tuple(recovery(fault, log, end) for fault, end in zip(faults, ends, strict=True))
 
 
