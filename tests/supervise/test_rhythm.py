@@ -31,7 +31,8 @@ def test_the_users_interval_stands_and_otherwise_cost_and_failures_tell_it() -> 
     for _ in range(50):
         fixed.measured(0.01, 10.0)
     assert fixed.every_steps == 7
-    cheap, dear = (Pacing(load_factory(EXAMPLE, ["supervise.state.memory_every_steps=0"]), 4) for _ in range(2))
+    free = ["supervise.state.memory_every_steps=0", "train.checkpoint.every_steps=100"]
+    cheap, dear = (Pacing(load_factory(EXAMPLE, free), 4) for _ in range(2))
     for _ in range(Pacing.MEASURED):
         assert dear.every_steps == 1
         cheap.measured(100.0, 1e-9)
