@@ -10,8 +10,8 @@ import pytest
 
 from gigafactory.errors import UserError
 from gigafactory.factory.load import load_factory
-from gigafactory.supervise.chaos import plan
 from gigafactory.supervise.chaos.injector import Lookout
+from gigafactory.supervise.chaos.plan import plan
 from gigafactory.supervise.chaos.recoveries import table
 from gigafactory.supervise.chaos.soak import compare, leaves_that_differ, soak
 from gigafactory.supervise.events import Offer, Publish
