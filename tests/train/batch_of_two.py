@@ -7,10 +7,10 @@ asked the corpus for, and trains one step on the first case.
 """
 
 import pickle
-import sys
 from pathlib import Path
 
 import jax
+from pair import joined
 
 from gigafactory.data.corpus import prepare
 from gigafactory.factory.training import DataSection, OptimizerSection, SourceSection, TrainSection
@@ -55,15 +55,7 @@ def program(train: TrainSection, layout: Layout) -> Program:
 
 
 def main() -> None:
-    process, port, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    jax.distributed.initialize(
-        f"127.0.0.1:{port}",
-        2,
-        process,
-        cluster_detection_method="deactivate",
-        coordinator_bind_address=f"127.0.0.1:{port}",
-        heartbeat_timeout_seconds=100,
-    )
+    process, directory = joined()
     assert jax.device_count() == 8
     corpus = prepare(section(directory), directory)
     held = []

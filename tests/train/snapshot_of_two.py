@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import jax
+from pair import joined
 
 from gigafactory.factory.training import TrainSection
 from gigafactory.layout import Layout
@@ -50,15 +51,7 @@ def write(path: Path, text: str) -> None:
 
 
 def main() -> None:
-    process, port, directory = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    jax.distributed.initialize(
-        f"127.0.0.1:{port}",
-        2,
-        process,
-        cluster_detection_method="deactivate",
-        coordinator_bind_address=f"127.0.0.1:{port}",
-        heartbeat_timeout_seconds=100,
-    )
+    process, directory = joined()
     compiled = program(Layout(data=4))
     store = open_store(directory, process)
     server = PieceServer(store, TOKEN)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from batch_of_two import MODEL, SEED, STEP, Recorded, cases, program, section
+from pair import run_twice
 
 from gigafactory.data.corpus import Corpus, prepare
 from gigafactory.factory.training import TrainSection
@@ -83,27 +80,7 @@ def test_rows_are_computed_once(corpus: Corpus) -> None:
 
 
 def test_two_processes_hold_the_rows_of_one_and_compute_their_own_only(directory: Path, corpus: Corpus) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    script = str(Path(__file__).with_name("batch_of_two.py"))
-    flags = "--xla_force_host_platform_device_count=4 --xla_cpu_collective_timeout_seconds=120"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, script, str(process), str(port), str(directory)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        )
-        for process in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(output.endswith("all is well\n") for output in outputs), "\n".join(outputs)
+    run_twice(Path(__file__).with_name("batch_of_two.py"), directory, devices=4)
     results = [pickle.loads((directory / f"process-{process}.pickle").read_bytes()) for process in range(2)]
 
     for number, (train, layout) in enumerate(cases()):

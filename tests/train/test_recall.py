@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +14,7 @@ import snapshot_of_two as two
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.sharding import NamedSharding, PartitionSpec
+from pair import run_twice
 from tiny_run import assert_bitwise_equal
 
 from gigafactory.layout import Layout
@@ -198,26 +195,7 @@ def test_workers_write_a_checkpoint_from_their_snapshots(world: World, tmp_path:
 
 
 def test_either_of_two_processes_holds_all_when_the_other_is_gone(tmp_path: Path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    flags = "--xla_force_host_platform_device_count=2 --xla_cpu_collective_timeout_seconds=120"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, two.__file__, str(process), str(port), str(tmp_path)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags},
-        )
-        for process in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert all(output.endswith("all is well\n") for output in outputs), "\n".join(outputs)
+    run_twice(two.__file__, tmp_path, devices=2)
     wanted = program(Layout(data=8))
     for process in range(2):
         store = two.open_store(tmp_path, process)
