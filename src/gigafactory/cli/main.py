@@ -128,6 +128,26 @@ COMMANDS = {
         "Write a run as a Kubernetes JobSet.",
         ("gigafactory operate jobset factory.toml --image registry/gigafactory:1 > jobset.yaml",),
     ),
+    "twin predict": Command(
+        "gigafactory.cli.twin_predict:predict",
+        "Predict step time, memory, days, MWh and money of a factory file's run.",
+        ("gigafactory twin predict examples/grok-1.toml",),
+    ),
+    "twin search": Command(
+        "gigafactory.cli.twin_search:search",
+        "Find the best layouts for a factory file's model and cluster.",
+        ("gigafactory twin search examples/grok-1.toml",),
+    ),
+    "twin score": Command(
+        "gigafactory.cli.twin:score",
+        "Predict every run of a table of measured runs, and say how wrong that is.",
+        ("gigafactory twin score runs.csv", "gigafactory twin score runs.csv --rows predicted.csv"),
+    ),
+    "twin calibrate": Command(
+        "gigafactory.cli.twin_calibrate:calibrate",
+        "Fit the twin's constants to your own measured runs.",
+        ("gigafactory twin calibrate runs.csv",),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
@@ -142,6 +162,7 @@ COMMANDS = {
 GROUPS = {
     "data": "Look at training text.",
     "operate": "Look after a supervised run.",
+    "twin": "Predict step time, memory and the best layout; score and fit the predictions.",
     "catalog": "Facts about chips, fabrics and models, with their sources.",
 }
 
