@@ -14,6 +14,7 @@ from gigafactory.factory.feed import FeedSection
 from gigafactory.factory.site import SiteSection
 from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.factory.training import DataSection, TrainSection
+from gigafactory.factory.twin import TwinSection
 from gigafactory.layout import Layout
 from gigafactory.model.config import ModelConfig, grok_config
 
@@ -34,6 +35,7 @@ class Factory(BaseModel):
     layout: Layout = Field(Layout(), description="how the network is cut over chips")
     data: DataSection = Field(DataSection(), description="text in, tokens out")
     train: TrainSection = Field(TrainSection(), description="the run")
+    twin: TwinSection = Field(TwinSection(), description="what is predicted of the run")
     supervise: SuperviseSection = Field(SuperviseSection(), description="how the run is kept alive")
     feed: FeedSection = Field(FeedSection(), description="live posts in")
     chat: ChatSection = Field(ChatSection(), description="questions answered")
