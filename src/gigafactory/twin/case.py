@@ -159,7 +159,9 @@ class Software:
     """The trainer. months: date of the release in months since 2020-01 (26.04 is 75); flash: attention in one kernel,
     without the scores in memory; fused: norms, rotary positions, activation and loss in single kernels; graphs: CUDA
     graphs, no launch from the host; compiled: a compiler (XLA, torch.compile) fuses element-wise work;
-    own: Gigafactory's trainer (float32 master weights gathered per use, capacity buffers, see docs/mesh-axes.md).
+    own: Gigafactory's trainer (float32 master weights gathered per use, capacity buffers, see docs/mesh-axes.md);
+    its flash is 0 only for the reference attention. average: a running average of the parameters is kept.
+    muon: Muon instead of AdamW for the hidden matrices.
     """
 
     months: Array = 72.0
@@ -168,6 +170,8 @@ class Software:
     graphs: Array = 0.0
     compiled: Array = 0.0
     own: Array = 0.0
+    average: Array = 0.0
+    muon: Array = 0.0
 
 
 @dataclass(frozen=True)
