@@ -1,0 +1,78 @@
+"""Seconds of one operator on one chip: matrix products, attention and element-wise work.
+
+A product runs at the efficiency that its chips' generation and number format reach on large shapes, less what its
+shape loses: the last wave of tiles, short inner dimensions, thin matrices. Nothing runs below its roofline.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gigafactory.twin.case import Array, Cases
+from gigafactory.twin.constants import Constants
+from gigafactory.twin.operator import Attention, Matmul, Traffic
+
+TILE = 128.0 * 256.0  # numbers of a result that one multiprocessor works on at a time
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """What a chip reaches: FLOP/s of 16-bit (half) and of the work's own products (low) on large shapes, of the
+    attention kernel, bytes/s of its memory; wave_numbers: results that all multiprocessors work on at a time."""
+
+    half_flops: Array
+    low_flops: Array
+    attention_flops: Array
+    hbm_bytes_per_s: Array
+    wave_numbers: Array
+
+
+def by_generation(generation: Array, ampere: float, hopper: float, blackwell: float) -> Array:
+    """The number of a chip's generation."""
+    return np.where(generation >= 10, blackwell, np.where(generation >= 9, hopper, ampere))
+
+
+def speeds(cases: Cases, c: Constants) -> Speeds:
+    """Speeds that the chips of the cases reach. A power limit below the rated one costs FLOP/s by a power law."""
+    machine, work = cases.machine, cases.work
+    age = machine.generation
+    limited = machine.power_share**c.power_exponent
+    half = by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
+    low = by_generation(age, c.matmul_ampere, c.low_hopper, c.low_blackwell)
+    low = low * np.where(work.block_scaled > 0, c.block_scaled, 1.0) * np.where(work.four_bit > 0, c.four_bit, 1.0)
+    core = by_generation(age, c.flash_ampere, c.flash_hopper, c.flash_blackwell)
+    return Speeds(
+        half_flops=machine.flops * half * limited,
+        low_flops=np.where(work.low > 0, machine.low_flops * low, machine.flops * half) * limited,
+        attention_flops=machine.flops * core * limited,
+        hbm_bytes_per_s=machine.hbm_bytes_per_s * c.hbm_share,
+        wave_numbers=machine.units * TILE,
+    )
+
+
+def matmul_seconds(op: Matmul, cases: Cases, at: Speeds, c: Constants) -> Array:
+    """All executions of a product in one micro-batch and layer."""
+    work = cases.work
+    flops = at.low_flops if op.low else at.half_flops
+    edge = c.grouped_edge if op.grouped else c.edge
+    lost = 1.0 + c.wave * at.wave_numbers / (op.batch * op.m * op.n) + edge / np.minimum(op.m, op.n) + c.depth / op.k
+    computing = 2.0 * op.m * op.n * op.k / flops * lost
+    if op.grouped:
+        computing = computing * c.grouped
+    number = np.where(work.low > 0, 1.0, work.number_bytes) if op.low else work.number_bytes
+    moving = ((op.m + op.n) * op.k * number + op.m * op.n * work.number_bytes) / at.hbm_bytes_per_s
+    return np.maximum(computing, moving) * (op.batch * op.count)
+
+
+def attention_seconds(op: Attention, cases: Cases, at: Speeds, c: Constants) -> Array:
+    """All executions of an attention kernel: long rows of keys amortise its start, small heads feed it badly."""
+    lost = (1.0 + c.flash_ramp / op.keys) * (128.0 / np.minimum(op.qk_dim, 128.0)) ** c.flash_small_heads
+    slower = 1.0 if op.phase != "backward" else c.flash_backward
+    return op.flops / at.attention_flops * lost * slower
+
+
+def traffic_seconds(op: Traffic, at: Speeds, c: Constants) -> Array:
+    """All executions of element-wise work; each launch leaves the chip idle for a moment."""
+    return (op.bytes / at.hbm_bytes_per_s + op.kernels * c.kernel_gap_s) * op.count
