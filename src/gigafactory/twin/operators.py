@@ -11,6 +11,7 @@ import numpy as np
 from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.operator import Attention, Matmul, Message, Operator, Phase, Traffic, Where
 
+
 def operators(cases: Cases) -> list[Operator]:
     """What one chip computes, moves and sends; see operator.py for where and how often each runs.
 
