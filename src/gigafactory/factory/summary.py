@@ -23,14 +23,19 @@ def check_factory(factory: Factory, *, available_devices: int | None = None) -> 
     available_devices: devices at hand, None when they are not known; a cluster with chips stands for itself.
     """
     devices = factory.cluster.chip_count or available_devices
-    check_layout(
-        factory.layout,
-        factory.model,
-        batch_rows=factory.train.batch_rows,
-        sequence=factory.train.sequence,
-        accumulate=factory.train.accumulate,
-        available_devices=devices,
-    )
+    if factory.twin.trainer == "gigafactory":
+        check_layout(
+            factory.layout,
+            factory.model,
+            batch_rows=factory.train.batch_rows,
+            sequence=factory.train.sequence,
+            accumulate=factory.train.accumulate,
+            available_devices=devices,
+        )
+        _check_memory(factory)
+    elif devices is not None and factory.layout.devices > devices:
+        # what else such a layout has to keep to, `twin.legal` knows
+        raise UserError(f"layout: needs {factory.layout.devices:,} chips, but the cluster has {devices:,}")
     ids = token_ids(factory.data.tokenizer)
     if ids is not None and factory.model.vocab < ids:
         raise UserError(
@@ -41,14 +46,6 @@ def check_factory(factory: Factory, *, available_devices: int | None = None) -> 
         raise UserError(
             f"train.sequence: must be at most model.context={factory.model.context}, got {factory.train.sequence}"
         )
-    held = state_bytes_per_device(factory)
-    for group in factory.cluster.chips:
-        if held > group.chip.hbm_bytes.value:
-            raise UserError(
-                f"layout: parameters, gradients and optimizer state take {fmt.byte_size(held)} per device, more than"
-                f" the {fmt.byte_size(group.chip.hbm_bytes.value)} of {group.name}; cut over more of model, stage,"
-                " expert, or data with fsdp"
-            )
     _check_workers(factory)
 
 
@@ -102,12 +99,11 @@ def describe_factory(factory: Factory) -> list[tuple[str, str]]:
     state = state_bytes(factory.model, factory.train)
     cut = f", {fmt.byte_size(state_bytes_per_device(factory))} per device" if factory.layout.devices > 1 else ""
     lines = [("model", _model(factory.model)), ("compute", _compute(factory)), ("layout", _layout(factory))]
-    lines.append(
-        (
-            "memory",
-            f"{fmt.byte_size(state)} of parameters, gradients and optimizer state{cut}; activations come on top",
-        )
-    )
+    if factory.twin.trainer == "gigafactory":
+        kept = f"{fmt.byte_size(state)} of parameters, gradients and optimizer state{cut}; activations come on top"
+        lines.append(("memory", kept))
+    else:
+        lines.append(("trainer", f"{factory.twin.trainer}, for `gigafactory twin`; ours may refuse this layout"))
     lines.append(("data", _data(factory)))
     lines.append(("cluster", _cluster(factory)))
     if factory.site != untouched.site:
@@ -127,6 +123,17 @@ def describe_factory(factory: Factory) -> list[tuple[str, str]]:
         server = factory.chat.server
         lines.append(("chat", f"answered by {factory.chat.model} on {server.host}:{server.port}"))
     return lines
+
+
+def _check_memory(factory: Factory) -> None:
+    held = state_bytes_per_device(factory)
+    for group in factory.cluster.chips:
+        if held > group.chip.hbm_bytes.value:
+            raise UserError(
+                f"layout: parameters, gradients and optimizer state take {fmt.byte_size(held)} per device, more than"
+                f" the {fmt.byte_size(group.chip.hbm_bytes.value)} of {group.name}; cut over more of model, stage,"
+                " expert, or data with fsdp"
+            )
 
 
 def _check_workers(factory: Factory) -> None:

@@ -59,8 +59,8 @@ class TwinSection(Section):
         None,
         ge=0,
         le=3,
-        description="ZeRO stage: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters (FSDP); none is 3 with"
-        " layout.fsdp, else what the trainer does",
+        description="ZeRO stage: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters (FSDP); none is what"
+        " the trainer does, ours 3 with layout.fsdp",
     )
     shard_group: int | None = Field(
         None,
