@@ -21,7 +21,7 @@ Look = Callable[[str], float]
 @dataclass(frozen=True)
 class Violation:
     """field: of the case. mask: where it is violated (bool, broadcasts to the cases). text: what was given in the
-    first such case and what would be legal, one line."""
+    first such case and what would be legal, one line to print behind the field's name."""
 
     field: str
     mask: Array
@@ -41,7 +41,7 @@ def violations(cases: Cases, chips: Array | None = None) -> list[Violation]:
     for rule in _rules(cases, chips):
         mask = np.asarray(rule.broken)
         if mask.any():
-            found.append(Violation(rule.field, mask, f"{rule.field}: {rule.say(_looker(cases, mask))}"))
+            found.append(Violation(rule.field, mask, rule.say(_looker(cases, mask))))
     return found
 
 
@@ -167,6 +167,11 @@ def _expert_rules(cases: Cases) -> Iterator[_Rule]:
         ),
     )
     yield _Rule(
+        "sequence_parallel",
+        mixture & (plan.expert > 1) & (plan.tensor > 1) & (plan.sequence_parallel < 1),
+        lambda look: "must be 1 where tensor and expert parallelism meet in a mixture, got 0",
+    )
+    yield _Rule(
         "topk",
         mixture & ((network.topk < 1) | (network.topk > network.experts)),
         lambda look: f"must be between 1 and experts={look('experts'):g}, got {look('topk'):g}",
@@ -182,7 +187,7 @@ def _sequence_rules(cases: Cases) -> Iterator[_Rule]:
         "context",
         _uneven(work.sequence, cut),
         lambda look: (
-            f"pieces of a sequence: context {look('context'):g} x tensor {look('tensor'):g}"
+            f"context {look('context'):g} x tensor {look('tensor'):g}"
             f"{' x 2 (ring)' if look('context') > 1 and look('ring') else ''} must divide sequence={look('sequence'):g}"
         ),
     )
