@@ -147,6 +147,7 @@ def _attention(cases: Cases) -> list[Operator]:
     many, apart = tokens(cases), tokens_apart(cases)
     full, t = plan.recompute_full, plan.tensor
     latent = np.where(network.kv_rank > 0, 1.0, 0.0)
+    kv_rank = np.maximum(network.kv_rank, 1.0)
     plain = 1.0 - latent
     heads = network.heads / t
     kv_heads = np.where(network.kv_heads > 0, np.maximum(network.kv_heads / t, 1.0), heads)
@@ -165,13 +166,13 @@ def _attention(cases: Cases) -> list[Operator]:
     if np.any(latent > 0):
         up_again = np.maximum(full, plan.recompute_up)
         # Down projections are not cut over tensor: with sequence parallelism each chip projects its own tokens.
-        made += product("q down", "layer", apart, np.maximum(network.q_rank, 1), network.hidden,
+        made += product("q down", "layer", apart, np.maximum(network.q_rank, 1.0), network.hidden,
                         count=latent * (network.q_rank > 0), again=full)  # fmt: skip
-        made += product("kv down", "layer", apart, network.kv_rank + network.rope_dim, network.hidden,
+        made += product("kv down", "layer", apart, kv_rank + network.rope_dim, network.hidden,
                         count=latent, again=full)  # fmt: skip
         q_in = np.where(network.q_rank > 0, network.q_rank, network.hidden)
         made += product("q up", "layer", many, heads * qk_dim, q_in, count=latent, again=up_again)
-        made += product("kv up", "layer", many, heads * (network.head_dim + value_dim), network.kv_rank,
+        made += product("kv up", "layer", many, heads * (network.head_dim + value_dim), kv_rank,
                         count=latent, again=up_again)  # fmt: skip
         made += quantize(cases, "latent", "layer", many, heads * qk_dim * 2, q_in + network.kv_rank, count=latent)
         made += elementwise(cases, "latent norms", "layer", apart * (network.q_rank + network.kv_rank),
@@ -303,7 +304,7 @@ def _mixture(cases: Cases) -> list[Operator]:
     # Dropless: as many rows as tokens choose; with places: a fixed number, used or not.
     spread = np.where(work.capacity > 0, work.capacity, work.imbalance)
     sent = apart * network.topk * np.where(work.capacity > 0, np.minimum(work.capacity, 1.0), 1.0)
-    rows = apart * network.topk * plan.expert_tensor * spread / local
+    rows = apart * np.maximum(network.topk, 1.0) * plan.expert_tensor * spread / local
     hidden = network.hidden
     made = elementwise(cases, "mixture norm", "mixture", 2 * apart * hidden, 2 * apart * hidden, unfused=2.0,
                        kernels=2.0, again=norm_again)  # fmt: skip
@@ -314,10 +315,18 @@ def _mixture(cases: Cases) -> list[Operator]:
                         again=again)  # fmt: skip
     made += elementwise(cases, "combine", "mixture", 2 * sent * hidden, sent * hidden + apart * hidden, kernels=3.0,
                         backward=1.0, again=again)  # fmt: skip
-    made += _mlp(cases, "expert", "mixture", rows, network.moe_ffn / plan.expert_tensor, batch=local, grouped=True)
+    made += _mlp(
+        cases,
+        "expert",
+        "mixture",
+        rows,
+        np.maximum(network.moe_ffn, 1.0) / plan.expert_tensor,
+        batch=local,
+        grouped=True,
+    )
     if np.any(network.shared_ffn > 0):
         shared = np.where(network.shared_ffn > 0, 1.0, 0.0)
-        made += _mlp(cases, "shared expert", "mixture", tokens(cases), np.maximum(network.shared_ffn, 1) / plan.tensor,
+        made += _mlp(cases, "shared expert", "mixture", tokens(cases), np.maximum(network.shared_ffn, 1.0) / plan.tensor,
                      count=shared)  # fmt: skip
         made += _tensor_messages(cases, "shared expert", "mixture", again, shared)
     return made + _expert_messages(cases, sent, again)
