@@ -32,12 +32,14 @@ class Fit:
     """What measured runs say about the constants.
 
     constants: all of them, fitted or as given. sigma: name -> standard deviation of a constant's logarithm after the
-    fit. at_bound: those that would go beyond low or high. silent: those that these runs say next to nothing about.
+    fit. touched: those that change any prediction. at_bound: those that would go beyond low or high. silent: those
+    that these runs say next to nothing about.
     predicted: [N]. residual: [N], logarithm of measured over predicted. noise: their mean size as the fit used it.
     """
 
     constants: Constants
     sigma: dict[str, float]
+    touched: tuple[str, ...]
     at_bound: tuple[str, ...]
     silent: tuple[str, ...]
     predicted: np.ndarray
@@ -313,6 +315,7 @@ def _told(problem: _Problem, constants: Mapping[str, Constant], logs: np.ndarray
     return Fit(
         constants=problem.constants(logs),
         sigma=sigma,
+        touched=tuple(one.name for one in problem.free),
         at_bound=tuple(one.name for one, at in zip(problem.free, edge, strict=True) if at),
         silent=tuple(name for name, one in constants.items() if sigma[name] > 0.9 * one.spread),
         predicted=np.exp(log_predicted),
