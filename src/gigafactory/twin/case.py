@@ -133,6 +133,7 @@ class Machine:
     limit over the rated one of the chip. domain_chips: chips that share the scale-up fabric, at
     domain_bytes_per_s each in one direction. nic_bytes_per_s: per chip between domains, what the fabric delivers of
     it at scale is throughput_share; tiers of switches, rails, oversubscription. node_chips: chips per server.
+    leaf_nodes: servers that reach each other through one switch.
     host_bytes_per_s: per chip to and from host memory.
     """
 
@@ -151,6 +152,7 @@ class Machine:
     tiers: Array = 2.0
     rails: Array = 8.0
     oversubscription: Array = 1.0
+    leaf_nodes: Array = 32.0
     host_bytes_per_s: Array = 50e9
 
 
