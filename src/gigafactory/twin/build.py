@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from gigafactory.errors import UserError
+from gigafactory.factory.cluster import ChipGroup
 from gigafactory.factory.file import Factory
 from gigafactory.factory.twin import NetworkSection, TwinSection
 from gigafactory.twin.case import Cases, Machine, Network, Plan, Software, Work
@@ -36,11 +37,16 @@ FIELDS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """Chips of one kind that take part in a layout."""
+    """Chips of one kind that take part in a layout. group: of the cluster section; count: those that take part."""
 
-    name: str
+    group: ChipGroup
     count: int
     machine: Machine
+
+    @property
+    def name(self) -> str:
+        cap_w = self.group.power_cap_w
+        return self.group.name if cap_w is None else f"{self.group.name} at {cap_w:g} W"
 
 
 def cases_of(factory: Factory, machine: Machine | None = None) -> Cases:
@@ -81,7 +87,7 @@ def kinds_of(factory: Factory) -> tuple[Kind, ...]:
     for group, machine in zip(cluster.chips, machines, strict=True):
         taken = min(group.count, wanted - sum(kind.count for kind in kinds))
         if taken:
-            kinds.append(Kind(group.name, taken, machine))
+            kinds.append(Kind(group, taken, machine))
     return tuple(kinds)
 
 
@@ -208,4 +214,4 @@ def _check(cases: Cases, factory: Factory) -> None:
     for violation in violations(cases):
         field = violation.field
         where = f"twin.{field}" if own.get(field) is not None else FIELDS.get(field, f"twin.{field}")
-        raise UserError(f"{where}: {violation.text.removeprefix(f'{field}: ')}")
+        raise UserError(f"{where}: {violation.text}")
