@@ -2,30 +2,89 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import resources
+from typing import Any
 
+from gigafactory.errors import UserError
+from gigafactory.factory.catalog import suggest
 from gigafactory.twin.case import Software
+
+EPOCH_YEAR = 20  # Software.months counts from 2020-01
 
 
 @dataclass(frozen=True)
 class Stack:
-    """A trainer (entry of stacks.toml): software as of its usual release, and what it does where a run says nothing."""
+    """A trainer (entry of stacks.toml): software as of its usual release, and what it does where a run says nothing.
+
+    fsdp_shard: stage that its FSDP amounts to. expert_tensor: 1 cuts experts over expert only, 0 over tensor too.
+    token_drop: mixtures have a capacity. mtp: MTP layers that a model has are trained. low_weights: FSDP gathers 8
+    bits where matmuls have them. selective: recompute_* fields of "selective" recomputation.
+    """
 
     name: str
     source: str
+    match: re.Pattern[str]
     software: Software
-    sequence_parallel: float
-    tensor_overlap: float
-    data_overlap: float
-    shard: float
-    grad_bytes: float
+    sequence_parallel: float = 1.0
+    tensor_overlap: float = 0.0
+    data_overlap: float = 1.0
+    shard: float = 1.0
+    fsdp_shard: float = 3.0
+    grad_bytes: float = 4.0
+    low_weights: float = 0.0
+    expert_tensor: float = 0.0
+    token_drop: float = 0.0
+    mtp: float = 0.0
+    ring: float = 1.0
+    nic_bits_per_s_per_node: float = 0.0
+    selective: Mapping[str, float] = field(default_factory=dict)
+
+
+@cache
+def stacks() -> dict[str, Stack]:
+    """Name -> stack, in the order in which they are tried."""
+    text = resources.files("gigafactory.factory").joinpath("catalog", "stacks.toml").read_text(encoding="utf-8")
+    return {name: _stack(name, table) for name, table in tomllib.loads(text).items()}
+
+
+def _stack(name: str, table: dict[str, Any]) -> Stack:
+    own = vars(Software()).keys() & table.keys()
+    software = Software(**{key: float(table.pop(key)) for key in own})
+    selective = {f"recompute_{part}": float(share) for part, share in table.pop("selective", {}).items()}
+    match, source = re.compile(table.pop("match")), table.pop("source")
+    numbers = {key: float(value) for key, value in table.items()}
+    return Stack(name=name, match=match, source=source, software=software, selective=selective, **numbers)
 
 
 def stack(name: str) -> Stack:
     """The stack of that name ("gigafactory", "megatron-bridge", ...); an unknown name is a UserError."""
-    raise NotImplementedError
+    if name not in stacks():
+        raise UserError(f"catalogue: no entry {name!r} among the stacks; {suggest(name, list(stacks()))}")
+    return stacks()[name]
 
 
 def stack_of(*texts: str) -> Stack:
     """The stack that a run's id, source and notes speak of; the general one where they name none."""
-    raise NotImplementedError
+    text = " | ".join(texts).lower()
+    return next(entry for entry in stacks().values() if entry.match.search(text))
+
+
+def release_months(*texts: str) -> float | None:
+    """Date of the software in months since 2020-01, from "release 26.04.01", "tag v24.11.1" or a date; None if the
+    texts hold none."""
+    for text in texts:
+        found = re.search(r"(?:release|tag|version|container|nemo)[ :]*v?(2\d)\.(0\d|1[0-2])\b", text.lower())
+        found = found or re.search(r"\bv?(2\d)\.(0\d|1[0-2])(?:\.\d+)?\b(?!\s*(?:%|gib|gb|tb|s\b))", text.lower())
+        found = found or re.search(r"\b20(2\d)-?(0\d|1[0-2])\b", text)
+        if found:
+            return _months(int(found.group(1)), int(found.group(2)))
+    return None
+
+
+def _months(year: int, month: int) -> float:
+    return float((year - EPOCH_YEAR) * 12 + month - 1)
