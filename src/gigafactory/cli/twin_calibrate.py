@@ -62,7 +62,8 @@ def calibrate(
     if not len(table.step_s):
         first = table.problems[0]
         raise UserError(f"{runs}: no row can be predicted; row {first.row} ({first.id}): {first.field}: {first.reason}")
-    constants, notes = shipped(), []
+    constants = shipped()
+    notes: list[str] = []
     known: dict[str, Constant] = {}
     if nccl is not None:
         known |= _curves(nccl, constants, notes)
