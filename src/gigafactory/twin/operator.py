@@ -61,7 +61,7 @@ class Attention:
     keys: Array
     qk_dim: Array
     v_dim: Array
-    factor: float
+    factor: Array
     count: Array = 1.0
     where: Where = "layer"
 
