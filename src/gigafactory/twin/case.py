@@ -65,7 +65,8 @@ class Plan:
     (data x context, fewer in HSDP). sequence_parallel: norms and residuals are cut over tensor as well.
     ring: context parallelism passes keys and values round (1) or changes heads for positions (0, all-to-all).
     recompute_*: the part of a layer that the backward pass computes again (share of layers, 0 to 1): all of it,
-    the attention core, the norms, the whole MLP, its activation, the up projections of MLA.
+    the attention core, the norms, the whole MLP, its activation, the up projections of MLA; recompute_ops: all but the
+    attention core and every second matmul (torchtitan's selective checkpointing per operation).
     tensor_overlap, data_overlap: communication that hides behind computation. offload_*: shares kept in host memory.
     """
 
@@ -87,6 +88,7 @@ class Plan:
     recompute_mlp: Array = 0.0
     recompute_activation: Array = 0.0
     recompute_up: Array = 0.0
+    recompute_ops: Array = 0.0
     tensor_overlap: Array = 0.0
     data_overlap: Array = 1.0
     offload_activations: Array = 0.0
