@@ -78,6 +78,9 @@ class Chip(Entry):
     kind: Literal["gpu", "tpu", "asic"]
     launched: datetime.date
     device_names: tuple[str, ...] = ()
+    run_names: tuple[str, ...] = ()
+    variant_of: str | None = None
+    fabric: str | None = None
     export: str | None = None
     peak_bf16_flops: Fact
     peak_fp8_flops: Fact | None = None
@@ -91,7 +94,12 @@ class Chip(Entry):
     scaleup_bytes_per_s: Fact
     scaleup_chips: Fact
     nic_bits_per_s: Fact | None = None
+    generation: Fact
+    units: Fact
+    node_chips: Fact
+    host_bytes_per_s: Fact | None = None
     power_w: Fact | None = None
+    rated_power_w: Fact | None = None
     server_power_w: Fact | None = None
     price_usd: Fact | None = None
     rent_usd_per_hour: Fact | None = None

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from difflib import get_close_matches
 
+from gigafactory.errors import UserError
+from gigafactory.factory import catalog
 from gigafactory.factory.catalog import Chip, Fabric
 from gigafactory.factory.cluster import ClusterSection
 from gigafactory.twin.case import Machine
+
+_PEAKS = {
+    "fp32": (0.5, "bf16"),  # as TF32 on the tensor cores
+    "tf32": (0.5, "bf16"),
+    "bf16": (1.0, "bf16"),
+    "fp16": (1.0, "bf16"),
+    "fp8": (1.0, "fp8"),
+    "mxfp8": (1.0, "fp8"),
+    "nvfp4": (1.0, "fp4"),
+    "fp4": (1.0, "fp4"),
+    "int8": (1.0, "int8"),
+}
+_MAKERS = {"nvidia", "amd", "google", "aws", "instinct"}
+_FORMS = {"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "hgx", "dgx", "nvl72", "hbm2", "hbm2e", "hbm3", "hbm3e"}
+_SAYS_NOTHING = _MAKERS | _FORMS | {"gpu", "gpus", "tensor", "core", "nvlink", "8x", "x8", "ac"}
 
 
 def machine_of(
@@ -26,9 +46,45 @@ def machine_of(
     """The chip in its servers and network; what is not given is the chip's reference infrastructure.
 
     low_format: of the matmuls (fp32, bf16, fp16, fp8, mxfp8, nvfp4, int8; a suffix as in "fp8-cs" is ignored); one
-    that the chip lacks is a UserError. nic_bits_per_s: per chip.
+    that the chip lacks is a UserError. nic_bits_per_s: per chip. power_cap_w above the rated power changes nothing.
+    rails: planes of the fabric, one per chip of a server where not given.
     """
-    raise NotImplementedError
+    fabric = fabric or catalog.fabric(chip.fabric or "infiniband-ndr")
+    nic = nic_bits_per_s or float(chip.nic_bits_per_s or fabric.link_bits_per_s)
+    servers_chips = node_chips or float(chip.node_chips)
+    rated = chip.rated_power_w or chip.power_w
+    limit = power_cap_w or (chip.power_w and float(chip.power_w))
+    planes = min(rails or servers_chips, servers_chips)
+    links = servers_chips * nic / float(fabric.link_bits_per_s)
+    ports = float(fabric.switch_ports) if fabric.switch_ports else 64.0
+    down = ports if tiers <= 1 else ports * oversubscription / (1.0 + oversubscription)
+    return Machine(
+        generation=float(chip.generation),
+        flops=float(chip.peak_bf16_flops),
+        low_flops=_low_flops(chip, low_format),
+        units=float(chip.units),
+        hbm_bytes=float(chip.hbm_bytes),
+        hbm_bytes_per_s=float(chip.hbm_bytes_per_s),
+        domain_chips=domain_chips or float(chip.scaleup_chips),
+        domain_bytes_per_s=float(chip.scaleup_bytes_per_s),
+        nic_bytes_per_s=nic / 8.0,
+        node_chips=servers_chips,
+        power_share=min(limit / float(rated), 1.0) if limit and rated else 1.0,
+        throughput_share=float(fabric.throughput_share) if fabric.throughput_share else 1.0,
+        tiers=tiers,
+        rails=planes,
+        oversubscription=oversubscription,
+        leaf_nodes=max(math.floor(down * planes / links), 1.0),
+        **({"host_bytes_per_s": float(chip.host_bytes_per_s)} if chip.host_bytes_per_s else {}),
+    )
+
+
+def _low_flops(chip: Chip, low_format: str) -> float:
+    name = re.split(r"[^a-z0-9]", low_format.lower())[0]
+    if name not in _PEAKS:
+        raise UserError(f"no matmul format {low_format!r}; {catalog.suggest(name, list(_PEAKS))}")
+    share, peak = _PEAKS[name]
+    return share * chip.peak_flops(peak)
 
 
 def machine_by_name(
@@ -38,19 +94,64 @@ def machine_by_name(
     nic_bits_per_s: float | None = None,
     power_cap_w: float | None = None,
 ) -> Machine:
-    """The machine that a table of runs names ("H100-SXM5-80GB", "NVIDIA H100 80GB", "GB200"), in the reference
-    infrastructure of its chip; an unknown name is a UserError with near names."""
-    raise NotImplementedError
+    """The machine that a table of runs names ("H100-SXM5-80GB", "NVIDIA H100 80GB", "GB200", "H100 500W"), in the
+    reference infrastructure of its chip; an unknown name is a UserError with near names."""
+    limit = re.search(r"(\d+)\s*w\b", name.lower())
+    cap = power_cap_w or (float(limit[1]) if limit else None)
+    return machine_of(chip_by_name(name), low_format=low_format, nic_bits_per_s=nic_bits_per_s, power_cap_w=cap)
 
 
 def chip_by_name(name: str) -> Chip:
-    """The catalogue's chip for a name as tables of runs, drivers or people write it; else a UserError."""
-    raise NotImplementedError
+    """The catalogue's chip for a name as tables of runs, drivers or people write it; else a UserError.
+
+    Of chips that share a name (A100 of 40 and of 80 GB) it is the one of the memory that the name says, else the one
+    whose run_names hold the bare name.
+    """
+    family, memory_bytes = _parsed(name)
+    found: dict[str, Chip] = {}
+    names: list[str] = []
+    for chip in catalog.chips().values():
+        known = (chip.name, chip.title.split("(")[0], *chip.device_names, *chip.run_names)
+        names += known
+        if family and family in {_parsed(each)[0] for each in known}:
+            found[chip.name] = chip
+    if not found:
+        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        words = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(catalog.chips())}"
+        raise UserError(f"gpu: no chip {name!r} in the catalogue; {words}")
+    if memory_bytes:
+        return min(found.values(), key=lambda chip: abs(math.log(float(chip.hbm_bytes) / memory_bytes)))
+    bare = [chip for chip in found.values() if family in {each.lower() for each in chip.run_names}]
+    return (bare or list(found.values()))[0]
+
+
+def _parsed(name: str) -> tuple[str, float | None]:
+    """What is left of a name without maker, form factor, memory and power; and the memory in bytes, if said."""
+    text = name.lower()
+    memory = re.search(r"(\d+)\s*gi?b\b", text)
+    text = re.sub(r"\d+\s*(gi?b|w)\b", " ", text)
+    words = [word for word in re.findall(r"[a-z0-9]+", text) if word not in _SAYS_NOTHING]
+    return "".join(words), float(memory[1]) * 1e9 if memory else None
 
 
 def cluster_machines(cluster: ClusterSection, low_format: str = "bf16") -> list[Machine]:
     """One machine per kind of chip of a factory file's cluster section, in its order."""
-    raise NotImplementedError
+    node, network = cluster.node, cluster.fabric
+    return [
+        machine_of(
+            group.chip,
+            low_format=low_format,
+            node_chips=float(node.chips),
+            nic_bits_per_s=float(network.fabric.link_bits_per_s) * node.nics / node.chips,
+            domain_chips=network.scaleup_chips,
+            power_cap_w=group.power_cap_w,
+            fabric=network.fabric,
+            tiers=float(network.tiers),
+            rails=float(network.rails),
+            oversubscription=network.oversubscription,
+        )
+        for group in cluster.chips
+    ]
 
 
 def measured_machine(
@@ -67,38 +168,29 @@ def measured_machine(
     flops, memory_bytes and memory_bytes_per_s: of one device while all of them compute. link_bytes_per_s: what one
     device sends to another.
     """
-    raise NotImplementedError
+    return Machine(
+        generation=0.0,
+        flops=flops,
+        low_flops=flops,
+        units=cores,
+        hbm_bytes=memory_bytes,
+        hbm_bytes_per_s=memory_bytes_per_s,
+        domain_chips=devices,
+        domain_bytes_per_s=link_bytes_per_s,
+        nic_bytes_per_s=link_bytes_per_s,
+        node_chips=devices,
+        host_bytes_per_s=memory_bytes_per_s,
+    )
 
 
 def slowest(machines: Sequence[Machine]) -> Machine:
-    """The machine that sets the pace of a job over several kinds with equal work: the least of every rate and size."""
-    raise NotImplementedError
+    """The machine that sets the pace of a job over several kinds with equal work.
 
-
-@dataclass(frozen=True)
-class Balance:
-    """Work of a step over replicas on several kinds of chips.
-
-    even_s: step with equal work, set by kind ``pace``. balanced_s: step with whole micro-batches dealt by speed;
-    micro_batches: of one replica per kind, the larger number where replicas of a kind differ by one. gain: share of
-    even_s that balancing saves.
+    The least of every rate and size; of power_share the one of the chip with the least 16-bit FLOP/s under its limit.
     """
-
-    pace: int
-    even_s: float
-    balanced_s: float
-    micro_batches: tuple[int, ...]
-
-    @property
-    def gain(self) -> float:
-        return 1.0 - self.balanced_s / self.even_s
-
-
-def balanced(
-    micro_s: Sequence[float], replicas: Sequence[int], micro_batches: int, fixed_s: Sequence[float] | None = None
-) -> Balance:
-    """Deal a step's micro-batches (``micro_batches`` per replica when even) so that the last replica ends first.
-
-    micro_s: seconds of one micro-batch on each kind; fixed_s: of what does not grow with them (default 0).
-    """
-    raise NotImplementedError
+    first = min(machines, key=lambda machine: machine.flops * machine.power_share)
+    least = {
+        name: min(getattr(machine, name) for machine in machines)
+        for name in ("hbm_bytes", "hbm_bytes_per_s", "domain_chips", "domain_bytes_per_s", "nic_bytes_per_s")
+    }
+    return dataclasses.replace(first, **least)
