@@ -67,7 +67,8 @@ class Plan:
     recompute_*: the part of a layer that the backward pass computes again (share of layers, 0 to 1): all of it,
     the attention core, the norms, the whole MLP, its activation, the up projections of MLA; recompute_ops: all but the
     attention core and every second matmul (torchtitan's selective checkpointing per operation).
-    tensor_overlap, data_overlap: communication that hides behind computation. offload_*: shares kept in host memory.
+    tensor_overlap, data_overlap, expert_overlap: communication that hides behind computation (that of the experts
+    behind another micro-batch). offload_*: shares kept in host memory.
     """
 
     tensor: Array = 1.0
@@ -91,6 +92,7 @@ class Plan:
     recompute_ops: Array = 0.0
     tensor_overlap: Array = 0.0
     data_overlap: Array = 1.0
+    expert_overlap: Array = 0.0
     offload_activations: Array = 0.0
     offload_weights: Array = 0.0
     offload_optimizer: Array = 0.0
@@ -161,8 +163,8 @@ class Machine:
 @dataclass(frozen=True)
 class Software:
     """The trainer. months: date of the release in months since 2020-01 (26.04 is 75); flash: attention in one kernel,
-    without the scores in memory; fused: norms, rotary positions, activation and loss in single kernels; graphs: CUDA
-    graphs, no launch from the host; compiled: a compiler (XLA, torch.compile) fuses element-wise work;
+    without the scores in memory; fused: norms, rotary positions, activation and loss in single kernels; graphs: share
+    of the kernels that CUDA graphs launch, not the host; compiled: a compiler (XLA, torch.compile) fuses element-wise work;
     own: Gigafactory's trainer (float32 master weights gathered per use, capacity buffers, see docs/mesh-axes.md);
     its flash is 0 only for the reference attention. average: a running average of the parameters is kept.
     muon: Muon instead of AdamW for the hidden matrices.
@@ -173,6 +175,8 @@ class Software:
     fused: Array = 1.0
     graphs: Array = 0.0
     compiled: Array = 0.0
+    grouped: Array = 0.0
+    dedup: Array = 0.0
     own: Array = 0.0
     average: Array = 0.0
     muon: Array = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from gigafactory.twin.case import Array, Cases
-from gigafactory.twin.operator import Attention, Matmul, Message, Operator, Phase, Traffic, Where
+from gigafactory.twin.operator import Attention, Collective, Matmul, Message, Operator, Phase, Traffic, Where
 
 
 def operators(cases: Cases) -> list[Operator]:
@@ -18,6 +18,10 @@ def operators(cases: Cases) -> list[Operator]:
     The list holds what runs per micro-batch and layer (forward, recomputed, backward), on the first and the last
     stage. What runs once per step (optimizer, gradients of replicas) is in `step`.
     """
+    if np.any(cases.software.own):
+        from gigafactory.twin.own import own_operators
+
+        return own_operators(cases)
     network = cases.network
     found = _attention(cases)
     if np.any(network.experts == 0) or np.any(network.dense_layers > 0):
@@ -63,7 +67,7 @@ def product(
 
 
 def quantize(
-    cases: Cases, name: str, where: Where, m: Array, n: Array, k: Array, *, count: Array = 1.0
+    cases: Cases, name: str, where: Where, m: Array, n: Array, k: Array, *, count: Array = 1.0, kernels: Array = 1.0
 ) -> list[Operator]:
     """Casting a product's operands to 8 or 4 bits: read 16 bits, write the number and its transpose."""
     work = cases.work
@@ -72,8 +76,8 @@ def quantize(
     size = work.number_bytes + 2.0
     times = work.low * count
     return [
-        Traffic(f"{name} cast", "forward", where, m * k * size, 1.0, times),
-        Traffic(f"{name} gradient cast", "backward", where, m * n * size, 1.0, times),
+        Traffic(f"{name} cast", "forward", where, m * k * size, kernels, times),
+        Traffic(f"{name} gradient cast", "backward", where, m * n * size, kernels, times),
     ]
 
 
@@ -268,7 +272,9 @@ def _mlp(
     made = product(
         f"{name} up", where, rows, ups, network.hidden, batch=batch, count=count, again=again, grouped=grouped
     )
-    made += quantize(cases, f"{name} up", where, rows * batch, ups, network.hidden, count=count)
+    # Without a kernel for all experts each expert's rows are cast by themselves.
+    casts = np.where(cases.software.grouped > 0, 1.0, batch) if grouped else 1.0
+    made += quantize(cases, f"{name} up", where, rows * batch, ups, network.hidden, count=count, kernels=casts)
     made += elementwise(
         cases, f"{name} activation", where, rows * batch * ups, rows * batch * width, backward=1.7, unfused=2.0,
         count=count, again=act_again,
@@ -276,7 +282,7 @@ def _mlp(
     made += product(
         f"{name} down", where, rows, network.hidden, width, batch=batch, count=count, again=again, grouped=grouped
     )
-    made += quantize(cases, f"{name} down", where, rows * batch, network.hidden, width, count=count)
+    made += quantize(cases, f"{name} down", where, rows * batch, network.hidden, width, count=count, kernels=casts)
     return made
 
 
@@ -326,36 +332,52 @@ def _mixture(cases: Cases) -> list[Operator]:
     )
     if np.any(network.shared_ffn > 0):
         shared = np.where(network.shared_ffn > 0, 1.0, 0.0)
-        made += _mlp(cases, "shared expert", "mixture", tokens(cases), np.maximum(network.shared_ffn, 1.0) / plan.tensor,
-                     count=shared)  # fmt: skip
+        width = np.maximum(network.shared_ffn, 1.0) / plan.tensor
+        made += _mlp(cases, "shared expert", "mixture", tokens(cases), width, count=shared)
         made += _tensor_messages(cases, "shared expert", "mixture", again, shared)
     return made + _expert_messages(cases, sent, again)
 
 
 def _expert_messages(cases: Cases, sent: Array, again: Array) -> list[Operator]:
     """Tokens to their experts and back; inside an expert cut over tensor they are gathered and reduced as well."""
-    network, plan, work = cases.network, cases.plan, cases.work
-    size = sent * network.hidden * work.number_bytes
+    network, plan, machine = cases.network, cases.plan, cases.machine
+    size = sent * network.hidden * cases.work.number_bytes
     # Chips of an expert group lie side by side; where an expert is cut, tensor neighbours come first.
     stride = plan.expert_tensor
-    times = {"forward": 2.0, "backward": 2.0, "recompute": 2.0 * again}
+    inside = np.clip(np.floor(machine.domain_chips / stride), 1.0, plan.expert)
+    domains = plan.expert / inside
+    topk = np.maximum(network.topk, 1.0)
+    dedup = np.where(cases.software.dedup > 0, 1.0, 0.0)
+    # One copy per domain over the network, passed on inside; else one copy per expert all the way.
+    across = size * np.where(dedup > 0, _distinct(topk, domains) / topk, 1.0)
+    within = size * np.where(dedup > 0, _distinct(topk, inside) / topk, 1.0)
     made: list[Operator] = []
-    for phase, count in times.items():
+    phases: tuple[tuple[Phase, Array], ...] = (("forward", 2.0), ("backward", 2.0), ("recompute", 2.0 * again))
+    for phase, count in phases:
         if not np.any(np.asarray(count) > 0):
             continue
         if np.any(plan.expert > 1):
-            made.append(
-                Message(f"tokens to experts {phase}", phase, "mixture", "all-to-all", "expert", size, plan.expert,
-                        stride, count, 0.0)  # type: ignore[arg-type]
-            )  # fmt: skip
+            whole = count * np.where((domains > 1) & (dedup > 0), 0.0, 1.0)
+            parted = count * np.where((domains > 1) & (dedup > 0), 1.0, 0.0)
+            made.append(Message(f"tokens to experts {phase}", phase, "mixture", "all-to-all", "expert", within,
+                                plan.expert, stride, whole))  # fmt: skip
+            if np.any(parted > 0):
+                made.append(Message(f"tokens between domains {phase}", phase, "mixture", "all-to-all", "expert",
+                                    across, domains, stride * inside, parted))  # fmt: skip
+                made.append(Message(f"tokens inside domains {phase}", phase, "mixture", "all-to-all", "expert",
+                                    within, inside, stride, parted))  # fmt: skip
         if np.any(plan.expert_tensor > 1):
             gathered = size * plan.expert_tensor
-            for kind in ("all-gather", "reduce-scatter"):
-                made.append(
-                    Message(f"expert {kind} {phase}", phase, "mixture", kind, "tensor", gathered, plan.expert_tensor,
-                            1.0, np.asarray(count) / 2.0, 0.0)  # type: ignore[arg-type]
-                )  # fmt: skip
+            kinds: tuple[Collective, ...] = ("all-gather", "reduce-scatter")
+            for kind in kinds:
+                made.append(Message(f"expert {kind} {phase}", phase, "mixture", kind, "tensor", gathered,
+                                    plan.expert_tensor, 1.0, np.asarray(count) / 2.0))  # fmt: skip
     return made
+
+
+def _distinct(draws: Array, places: Array) -> Array:
+    """Places that are met at least once in so many even draws, on average."""
+    return places * (1.0 - (1.0 - 1.0 / places) ** draws)
 
 
 def _ends(cases: Cases) -> list[Operator]:

@@ -42,7 +42,8 @@ def speeds(cases: Cases, c: Constants) -> Speeds:
     half = by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
     low = by_generation(age, c.matmul_ampere, c.low_hopper, c.low_blackwell)
     low = low * np.where(work.block_scaled > 0, c.block_scaled, 1.0) * np.where(work.four_bit > 0, c.four_bit, 1.0)
-    core = by_generation(age, c.flash_ampere, c.flash_hopper, c.flash_blackwell)
+    tuned = by_generation(age, c.flash_ampere, c.flash_hopper, c.flash_blackwell)
+    core = np.where((cases.software.flash < 2) & (age >= 9), tuned * c.flash_untuned, tuned)
     return Speeds(
         half_flops=machine.flops * half * limited,
         low_flops=np.where(work.low > 0, machine.low_flops * low, machine.flops * half) * limited,
