@@ -164,8 +164,8 @@ class Machine:
 class Software:
     """The trainer. months: date of the release in months since 2020-01 (26.04 is 75); flash: attention in one kernel,
     without the scores in memory; fused: norms, rotary positions, activation and loss in single kernels; graphs: share
-    of the kernels that CUDA graphs launch, not the host; compiled: a compiler (XLA, torch.compile) fuses element-wise work;
-    own: Gigafactory's trainer (float32 master weights gathered per use, capacity buffers, see docs/mesh-axes.md);
+    of the kernels that CUDA graphs launch, not the host; compiled: a compiler (XLA, torch.compile) fuses element-wise
+    work; own: Gigafactory's trainer (float32 master weights gathered per use, capacity buffers, see docs/mesh-axes.md);
     its flash is 0 only for the reference attention. average: a running average of the parameters is kept.
     muon: Muon instead of AdamW for the hidden matrices.
     """

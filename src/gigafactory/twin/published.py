@@ -37,10 +37,12 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
         if field not in numbers:
             raise UnrepresentableError(field, "is not given")
     notes = row.get("notes", "")
-    trainer = stack_of(row.get("id", ""), row.get("source", ""), notes)
     told = Words(notes)
     named = published_network(row["model"], {key: numbers[key] for key in DIMENSIONS if key in numbers})
     assumed = list(named.assumed)
+    months = release_months(row.get("source", ""), row.get("id", ""))
+    trainer = stack_of(row.get("id", ""), row.get("source", ""), notes)
+    trainer = trainer.as_of(months, named.name, row["gpu"], row["precision"])
     mtp = named.mtp_layers if told.mtp(trainer.mtp) else 0.0
     network = dataclasses.replace(named.network, mtp_layers=mtp)
     low, block_scaled, four_bit, number_bytes, low_format = _format(row["precision"], assumed)
@@ -51,11 +53,9 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
         power_cap_w=told.power_cap_w(),
     )
     plan = _plan(row, numbers, network, trainer, told, assumed)
-    months = release_months(row.get("source", ""), row.get("id", ""))
     compiled = told.said(r"\bcompile|\binductor", r"\beager\b", trainer.software.compiled)
     software = dataclasses.replace(
         trainer.software,
-        months=trainer.software.months if months is None else months,
         compiled=compiled,
         flash=told.said(r"(?<!no )(?<!without )flash", r"(no|without) flash", trainer.software.flash),
     )
@@ -141,6 +141,7 @@ def _plan(
             r"no (gradient-bucket|grad|dp|comm|data)[^;,]{0,12} ?overlap|without overlap",
             trainer.data_overlap,
         ),
+        expert_overlap=trainer.expert_overlap if network.experts else 0.0,
         offload_activations=told.number(r"offload(?:ing)? (?:of )?(\d+) layers?", 0.0) / network.layers,
         **_recompute(row.get("recompute", ""), network, trainer, told, assumed),
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -15,6 +16,16 @@ from gigafactory.factory.catalog import suggest
 from gigafactory.twin.case import Software
 
 EPOCH_YEAR = 20  # Software.months counts from 2020-01
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What a published configuration changes: fields of Stack, and graphs. since, until: months of the release."""
+
+    match: re.Pattern[str]
+    changes: Mapping[str, float]
+    since: float = 0.0
+    until: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -41,8 +52,19 @@ class Stack:
     token_drop: float = 0.0
     mtp: float = 0.0
     ring: float = 1.0
+    expert_overlap: float = 0.0
     nic_bits_per_s_per_node: float = 0.0
     selective: Mapping[str, float] = field(default_factory=dict)
+    presets: tuple[Preset, ...] = ()
+
+    def as_of(self, months: float | None, model: str, chip: str, precision: str) -> Stack:
+        """The trainer at a release (None: the usual one) as configured for a model (name of architectures.toml)."""
+        at = self.software.months if months is None else months
+        run = f"{model} {chip} {precision}".lower()
+        preset = next((one for one in self.presets if one.since <= at < one.until and one.match.search(run)), None)
+        own: dict[str, Any] = dict(preset.changes) if preset is not None else {}
+        graphs = own.pop("graphs", self.software.graphs)
+        return replace(self, software=replace(self.software, months=at, graphs=graphs), **own)
 
 
 @cache
@@ -56,9 +78,17 @@ def _stack(name: str, table: dict[str, Any]) -> Stack:
     own = vars(Software()).keys() & table.keys()
     software = Software(**{key: float(table.pop(key)) for key in own})
     selective = {f"recompute_{part}": float(share) for part, share in table.pop("selective", {}).items()}
+    presets = tuple(_preset(one) for one in table.pop("presets", []))
     match, source = re.compile(table.pop("match")), table.pop("source")
     numbers = {key: float(value) for key, value in table.items()}
-    return Stack(name=name, match=match, source=source, software=software, selective=selective, **numbers)
+    return Stack(
+        name=name, match=match, source=source, software=software, selective=selective, presets=presets, **numbers
+    )
+
+
+def _preset(table: dict[str, Any]) -> Preset:
+    match, since, until = table.pop("match"), table.pop("since", 0), table.pop("until", math.inf)
+    return Preset(re.compile(match), {key: float(value) for key, value in table.items()}, float(since), float(until))
 
 
 def stack(name: str) -> Stack:
