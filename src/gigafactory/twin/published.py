@@ -57,7 +57,12 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
     software = dataclasses.replace(
         trainer.software,
         compiled=compiled,
-        flash=told.said(r"(?<!no )(?<!without )flash", r"(no|without) flash", trainer.software.flash),
+        flash=told.said(
+            r"(?<!no )(?<!without )flash",
+            r"(no|without) flash",
+            trainer.software.flash,
+            max(trainer.software.flash, 1.0),
+        ),
     )
     work = Work(
         sequence=numbers["seq_len"],
@@ -218,9 +223,9 @@ class Words:
     def has(self, pattern: str) -> bool:
         return re.search(pattern, self.text) is not None
 
-    def said(self, on: str, off: str, usual: float) -> float:
-        """1 or 0 where the notes say so, else what is usual."""
-        return 0.0 if self.has(off) else 1.0 if self.has(on) else usual
+    def said(self, on: str, off: str, usual: float, most: float = 1.0) -> float:
+        """`most` or 0 where the notes say so, else what is usual."""
+        return 0.0 if self.has(off) else most if self.has(on) else usual
 
     def number(self, pattern: str, usual: float) -> float:
         found = re.search(pattern, self.text)

@@ -62,9 +62,10 @@ class Stack:
         at = self.software.months if months is None else months
         run = f"{model} {chip} {precision}".lower()
         preset = next((one for one in self.presets if one.since <= at < one.until and one.match.search(run)), None)
-        own: dict[str, Any] = dict(preset.changes) if preset is not None else {}
-        graphs = own.pop("graphs", self.software.graphs)
-        return replace(self, software=replace(self.software, months=at, graphs=graphs), **own)
+        changes = dict(preset.changes) if preset is not None else {}
+        inner = {key: changes.pop(key) for key in list(changes) if key in vars(self.software)}
+        own: dict[str, Any] = {"software": replace(self.software, months=at, **inner), **changes}
+        return replace(self, **own)
 
 
 @cache
