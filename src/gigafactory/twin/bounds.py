@@ -1,0 +1,102 @@
+"""First pass of the search: cells of layouts with a bound in time and one in memory.
+
+A *cell* is all that layouts share but for recomputation, overlap and offload. No layout of it is faster than the one
+without recomputation and offload and with all overlap, none smaller than the smallest with all offload: laws of the
+model that tests/twin/test_search.py holds it to. Both bounds are complete layouts priced with the one model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gigafactory.errors import UserError
+from gigafactory.twin.case import Array, Cases
+from gigafactory.twin.constants import Constants
+from gigafactory.twin.legal import violations
+from gigafactory.twin.memory import memory_bytes
+from gigafactory.twin.space import LEAST_SHARE, Space
+from gigafactory.twin.step import step_time
+
+CHUNK_ROWS = 48
+"""Rows of a grid at a time: its arrays stay in the cache."""
+SAMPLE = 3000
+FIELDS = ("tensor", "context", "expert", "expert_tensor", "ring", "pipe", "data", "balanced", "micro_rows",
+          "sequence_parallel", "interleave", "shard", "shard_group")  # fmt: skip
+"""What the layouts of a cell share."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All legal cells. fields: of FIELDS, one value a cell. step_s, memory_bytes: bounds from below. layouts: in each.
+    visited: layouts of the space, legal or not. sample: layouts drawn from the legal ones."""
+
+    fields: dict[str, Array]
+    step_s: Array
+    memory_bytes: Array
+    layouts: Array
+    visited: int
+    sample: Cases
+
+    def take(self, index: Array) -> dict[str, Array]:
+        return {name: values[index].astype(float) for name, values in self.fields.items()}
+
+
+def cells_of(space: Space, c: Constants) -> Cells:
+    """Every legal cell of the space. UserError where there is none."""
+    chance = np.random.default_rng(0)
+    chunks = space.chunks(CHUNK_ROWS)
+    visited = 0
+    found: list[dict[str, Array]] = []
+    drawn: list[dict[str, Array]] = []
+    for chunk in chunks:
+        fields, real = space.axes(chunk)
+        kept, layouts = space.counts(fields, real), space.layouts_of_cell(fields)
+        mask = kept & space.allowed(fields)
+        visited += int(np.sum(np.broadcast_to(kept * layouts, mask.shape)))
+        index = np.flatnonzero(mask)
+        if not len(index):
+            continue
+        bounds = {
+            "step_s": step_time(space.base.replace(**fields, **space.fastest), c).step_s,
+            "memory_bytes": _least_over_options(memory_bytes(space.base.replace(**fields, **space.smallest), c)),
+            "layouts": layouts,
+        }
+        columns = {
+            name: np.broadcast_to(values, mask.shape).ravel()[index] for name, values in (fields | bounds).items()
+        }
+        # Degrees are small whole numbers: exact in half the memory.
+        found.append(columns | {name: columns[name].astype(np.float32) for name in FIELDS})
+        some = chance.choice(len(index), min(len(index), 1 + SAMPLE // len(chunks)), replace=False)
+        drawn.append({name: columns[name][some] for name in FIELDS})
+    if not found:
+        raise UserError(_why_none(space))
+    joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
+    sample = space.drawn({name: np.concatenate([columns[name] for columns in drawn]) for name in FIELDS}, chance)
+    return Cells(
+        {name: joined[name] for name in FIELDS},
+        joined["step_s"],
+        joined["memory_bytes"],
+        joined["layouts"],
+        visited,
+        sample,
+    )
+
+
+def _least_over_options(memory: Array) -> Array:
+    return np.min(memory, axis=(4, 7), keepdims=True)
+
+
+def _why_none(space: Space) -> str:
+    chunks = space.chunks(CHUNK_ROWS)
+    if not chunks:
+        return (
+            f"train.batch_rows: no layout keeps {LEAST_SHARE:.0%} of the {space.chips:,} chips busy with"
+            f" {space.base.work.global_rows:,.0f} sequences a step; a batch with more divisors, such as a multiple of"
+            f" the chips / {int(space.base.machine.node_chips)}, would do"
+        )
+    fields = space.axes(chunks[0])[0]
+    broken = violations(space.base.replace(**fields), chips=space.chips)
+    worst = max(broken, key=lambda one: np.mean(one.mask))
+    return f"layout: no legal layout of {space.chips:,} chips: {worst.field}: {worst.text}"
