@@ -81,6 +81,9 @@ def weights(cases: Cases) -> list[Operator]:
     once = np.where(plan.pipe > 1, 1.0 / cases.micro_batches, 1.0)  # a pipeline's ends take all micro-batches at once
     untied = np.where(network.tied > 0, 0.0, 1.0)
     circular = np.where(plan.interleave > 1, 1.0, 0.0)
+    # A plain pipeline's forward pass gathers before its first tick, for all of them: JAX takes out of the loop what
+    # does not change in it.
+    forward = np.where((plan.pipe > 1) & (plan.interleave == 1), 1.0 / ticks(cases), 1.0)
     sharded = np.where(plan.shard > 2, 1.0, 0.0)
     group, stride = plan.shard_group, strides(cases)[2]
     made: list[Operator] = []
@@ -88,10 +91,10 @@ def weights(cases: Cases) -> list[Operator]:
         ("attention", "layer", attention), ("mlp", "dense", dense), ("experts", "mixture", experts),
     )  # fmt: skip
     for name, where, numbers in places_of:
-        made.append(Traffic(f"{name} weights cast", "forward", where, numbers / group * (4.0 + number), 1.0))
+        made.append(Traffic(f"{name} weights cast", "forward", where, numbers / group * (4.0 + number), 1.0, forward))
         if np.any(sharded * group > 1):
             passes: tuple[tuple[Phase, Collective, Array, Array], ...] = (
-                ("forward", "all-gather", number, 1.0),
+                ("forward", "all-gather", number, forward),
                 ("recompute", "all-gather", number, 1.0 + circular),
                 ("backward", "reduce-scatter", GRADIENT_BYTES, 1.0),
             )
