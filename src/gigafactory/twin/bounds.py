@@ -8,6 +8,7 @@ model that tests/twin/test_search.py holds it to. Both bounds are complete layou
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.legal import violations
 from gigafactory.twin.memory import memory_bytes
-from gigafactory.twin.space import LEAST_SHARE, Space
+from gigafactory.twin.space import LAYER, LEAST_SHARE, STATE, Space
 from gigafactory.twin.step import step_time
 
 CHUNK_ROWS = 48
@@ -85,7 +86,11 @@ def cells_of(space: Space, c: Constants) -> Cells:
 
 
 def _least_over_options(memory: Array) -> Array:
-    return np.min(memory, axis=(4, 7), keepdims=True)
+    # One option after another: NumPy's own reduction goes through the array in short pieces.
+    for axis in (LAYER, STATE):
+        options = [np.take(memory, [n], axis) for n in range(memory.shape[axis])]
+        memory = reduce(np.minimum, options)
+    return memory
 
 
 def _why_none(space: Space) -> str:

@@ -27,6 +27,7 @@ from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.legal import divisors, legal
 
 DIMENSIONS = 8
+LAYER, STATE = 4, 7
 OURS = "gigafactory"
 LEAST_SHARE = 0.75
 """Of the chips that a layout keeps busy; with fewer, another layout has more to offer."""
@@ -281,8 +282,8 @@ class Space:
         kept = (state["offload_weights"] == state["offload_weights"].max()) & (
             state["offload_optimizer"] == state["offload_optimizer"].max()
         )
-        return {name: along(values[least], 4) for name, values in layer.items()} | {
-            name: along(values[kept], 7) for name, values in state.items()
+        return {name: along(values[least], LAYER) for name, values in layer.items()} | {
+            name: along(values[kept], STATE) for name, values in state.items()
         }
 
     @property
