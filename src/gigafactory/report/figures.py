@@ -9,12 +9,12 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from importlib import resources
 from typing import Literal
 
 from gigafactory.report import format as fmt
 from gigafactory.report.scales import Point, linear_ticks, log_ticks, thin, thin_extremes, time_ticks
+from gigafactory.report.svg import CHARACTER, circle, empty, key_rows, rect, svg, text_at
 
 LIGHT = (
     "--paper:#f6f6f4;--panel:#fff;--ink:#1b1d21;--muted:#666b73;--rule:#e6e7e9;--axis:#b9bdc3;--soft:#eff0f1;"
@@ -24,7 +24,6 @@ DARK = (
     "--paper:#101214;--panel:#181b1f;--ink:#e9eaec;--muted:#9ba1a9;--rule:#2a2e33;--axis:#4d535b;--soft:#21252a;"
     "--c0:#74a7ff;--c1:#ff9a5c;--c2:#4fcbb6;--c3:#b79cff;--hot:#ff8a4c;--gold:#f0c64a;--cold:#6ba1ff;--even:#23272c"
 )
-_CHARACTER = 6.6  # width of a character at 12px, for placing labels
 _RIGHT = 14  # margin
 _LARGEST = 1e30  # a value beyond this is a run that blew up, and would flatten everything else
 _HEAT_LEVELS = 8
@@ -89,23 +88,23 @@ def line_chart(
     drawn = [one for one in (_drawable(one, y) for one in series) if one.points]
     named = [one for one in drawn if one.style != "faint"]
     if not drawn:
-        return _empty(title, width)
+        return empty(title, width)
     xs = [point[0] for one in drawn for point in one.points]
     ys = [point[1] for one in drawn for point in one.points]
     y_low, y_high = _limits(min(ys), max(ys), y)
     y_ticks = (log_ticks if y.scale == "log" else linear_ticks)(y_low, y_high, 6)
-    left = 14 + _CHARACTER * max(map(len, y.ticks_text(y_ticks)))
+    left = 14 + CHARACTER * max(map(len, y.ticks_text(y_ticks)))
     x_low, x_high = min(0.0, *xs), max(*xs, min(xs) + 1e-9)
     across = _Scale(x_low, x_high, left, width - _RIGHT)
     up = _Scale(y_low, y_high, height - 48, 34, y.scale == "log")
     x_ticks = _ticks_across(x, x_low, x_high, width)
     parts = [_frame(x, y, x_ticks, y_ticks, across, up), _legend(named, y, left)]
     parts += [_curve(one, across, up) for one in drawn]
-    parts.append(_text(width - _RIGHT, height - 8, x.label, "end"))
+    parts.append(text_at(width - _RIGHT, height - 8, x.label, "end"))
     if hover and named:
         parts.append(_read_out(named, x, y, across, up, height - 8))
     ends = (f"{one.name} from {y.show(one.points[0][1])} to {y.show(one.points[-1][1])}" for one in named)
-    return _svg(title, f"{y.label} against {x.label}: {'; '.join(ends)}.", width, height, "".join(parts))
+    return svg(title, f"{y.label} against {x.label}: {'; '.join(ends)}.", width, height, "".join(parts))
 
 
 def heat_map(
@@ -123,15 +122,15 @@ def heat_map(
     """
     columns = max((len(row) for _, rows in bands for row in rows), default=0)
     if not columns:
-        return _empty(title, width)
-    left = 14 + _CHARACTER * max(len(name) for name, _ in bands)
+        return empty(title, width)
+    left = 14 + CHARACTER * max(len(name) for name, _ in bands)
     cell = (width - _RIGHT - left) / columns
     parts, bottom = [_heat_legend(left)], 30.0
     boxes: dict[int, list[str]] = {}
     for name, rows in bands:
         height = row_height * len(rows)
-        parts.append(_text(left - 8, bottom + height / 2 + 4, name, "end"))
-        parts.append(_rect(left, bottom, width - _RIGHT - left, height, "cells"))
+        parts.append(text_at(left - 8, bottom + height / 2 + 4, name, "end"))
+        parts.append(rect(left, bottom, width - _RIGHT - left, height, "cells"))
         for index, row in enumerate(rows):
             y = bottom + index * row_height
             for column, value in enumerate(row):
@@ -142,10 +141,10 @@ def heat_map(
         parts.append(f'<path {_heat_fill(level)} d="{"".join(boxes[level])}"/>')
     across = _Scale(*x_range, left, width - _RIGHT)
     parts += _x_labels(x, _ticks_across(x, *x_range, width), across, bottom + 8)
-    parts.append(_text(width - _RIGHT, bottom + 26, x.label, "end"))
+    parts.append(text_at(width - _RIGHT, bottom + 26, x.label, "end"))
     last = [row[-1] for _, rows in bands for row in rows if len(row) and math.isfinite(row[-1])]
     ends = f"at the end from {min(last):.2f} to {max(last):.2f} times the even share" if last else "no values"
-    return _svg(title, f"Relative load against {x.label}: {ends}.", width, math.ceil(bottom + 34), "".join(parts))
+    return svg(title, f"Relative load against {x.label}: {ends}.", width, math.ceil(bottom + 34), "".join(parts))
 
 
 def scatter(
@@ -165,26 +164,26 @@ def scatter(
     """
     points = [point for group in groups for point in group.points]
     if not points:
-        return _empty(title, width)
+        return empty(title, width)
     y_low, y_high = _limits(min(point[1] for point in points), max(point[1] for point in points), y)
     y_ticks = [mark for mark in y_marks if y_low <= mark <= y_high]
-    left = 14 + _CHARACTER * max((len(y.show(tick)) for tick in y_ticks), default=0)
+    left = 14 + CHARACTER * max((len(y.show(tick)) for tick in y_ticks), default=0)
     across = _Scale(0.0, x_high, left, width - _RIGHT)
-    rows = _key_rows([f"{group.name} ({len(group.points):,})" for group in groups if group.points], left, width)
+    rows = key_rows([f"{group.name} ({len(group.points):,})" for group in groups if group.points], left, width)
     up = _Scale(y_low, y_high, height - 48, 18.0 + 18 * (1 + max(row for row, _, _ in rows)), y.scale == "log")
     parts = [
         _frame(x, y, _ticks_across(x, 0.0, x_high, width), y_ticks, across, up, [y.show(tick) for tick in y_ticks])
     ]
     for (row, place, label), group in zip(rows, [group for group in groups if group.points], strict=True):
-        parts.append(_circle(f"point p{group.color}", place + 4, 12 + 18 * row, 4))
-        parts.append(_text(place + 13, 16 + 18 * row, label, "key"))
+        parts.append(circle(f"point p{group.color}", place + 4, 12 + 18 * row, 4))
+        parts.append(text_at(place + 13, 16 + 18 * row, label, "key"))
         radius = 3.0 if len(points) < 400 else 2.0
         dots = {(f"{across(at):.1f}", f"{up(value):.1f}") for at, value in group.points}
         circles = "".join(f'<circle cx="{cx}" cy="{cy}" r="{radius}"/>' for cx, cy in sorted(dots))
         parts.append(f'<g class="point p{group.color}">{circles}</g>')
-    parts.append(_text(width - _RIGHT, height - 8, x.label, "end"))
+    parts.append(text_at(width - _RIGHT, height - 8, x.label, "end"))
     told = "; ".join(f"{group.name}: {len(group.points)}" for group in groups)
-    return _svg(title, f"{y.label} against {x.label}: {told}.", width, height, "".join(parts))
+    return svg(title, f"{y.label} against {x.label}: {told}.", width, height, "".join(parts))
 
 
 @dataclass(frozen=True)
@@ -211,41 +210,29 @@ def strip(
 ) -> str:
     """Stretches of one band in colours of their kinds. kinds: (name, words for the legend), in the order of colours."""
     used = [(index, words) for index, (name, words) in enumerate(kinds) if any(one.kind == name for one in stretches)]
-    rows = _key_rows([words for _, words in used], _RIGHT, width)
+    rows = key_rows([words for _, words in used], _RIGHT, width)
     top = 8.0 + 18 * (1 + max((row for row, _, _ in rows), default=0))
     across = _Scale(*x_range, _RIGHT, width - _RIGHT)
-    parts = [_rect(_RIGHT, top, width - 2 * _RIGHT, height, "cells")]
+    parts = [rect(_RIGHT, top, width - 2 * _RIGHT, height, "cells")]
     for (row, place, label), (index, _) in zip(rows, used, strict=True):
-        parts.append(_rect(place, 6 + 18 * row, 10, 10, f"k{index}"))
-        parts.append(_text(place + 15, 15 + 18 * row, label, "key"))
+        parts.append(rect(place, 6 + 18 * row, 10, 10, f"k{index}"))
+        parts.append(text_at(place + 15, 15 + 18 * row, label, "key"))
     order = {name: index for index, (name, _) in enumerate(kinds)}
     for one in stretches:
         begin, end = across(max(one.start, x_range[0])), across(min(one.end, x_range[1]))
         tall = height * (one.high - one.low)
-        parts.append(_rect(begin, top + height * (1 - one.high), end - begin, tall, f"k{order[one.kind]}"))
+        parts.append(rect(begin, top + height * (1 - one.high), end - begin, tall, f"k{order[one.kind]}"))
     bottom = top + height
     if ticks:
         low, high = x_range
         for tick in linear_ticks(0.0, (high - low) / 60.0, max(3, width // 80)):
             label = f"{tick:g} min"
-            place = min(across(low + 60.0 * tick), width - 2 - len(label) * _CHARACTER / 2)
-            parts.append(_text(max(place, len(label) * _CHARACTER / 2), bottom + 16, label, "middle"))
+            place = min(across(low + 60.0 * tick), width - 2 - len(label) * CHARACTER / 2)
+            parts.append(text_at(max(place, len(label) * CHARACTER / 2), bottom + 16, label, "middle"))
         bottom += 22
-    return _svg(
+    return svg(
         title, f"{x.label}: {', '.join(words for _, words in used)}.", width, math.ceil(bottom + 4), "".join(parts)
     )
-
-
-def _key_rows(labels: Sequence[str], left: float, width: int) -> list[tuple[int, float, str]]:
-    """Row and place of each entry of a legend that breaks into lines."""
-    rows, row, place = [], 0, left
-    for label in labels:
-        needed = 28 + _CHARACTER * len(label)
-        if place > left and place + needed > width:
-            row, place = row + 1, left
-        rows.append((row, place, label))
-        place += needed
-    return rows
 
 
 def stylesheet() -> str:
@@ -259,30 +246,6 @@ def standalone(svg: str, extra_css: str = "") -> str:
     opening, rest = svg.split(">", 1)
     opening = opening.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     return f"{opening}><style>{style}</style>{rest}\n"
-
-
-def _svg(title: str, description: str, width: float, height: float, inner: str) -> str:
-    label = escape(f"{title}. {description}", quote=True)
-    size = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
-    return f'<svg class="chart" role="img" aria-label="{label}" {size}>{inner}</svg>'
-
-
-def _empty(title: str, width: int) -> str:
-    return _svg(title, "No data yet.", width, 80, _text(width / 2, 44, "no data yet", "middle"))
-
-
-def _text(x: float, y: float, content: str, style: str = "") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f'<text{kind} x="{x:.1f}" y="{y:.1f}">{escape(content)}</text>'
-
-
-def _rect(x: float, y: float, width: float, height: float, style: str = "") -> str:
-    kind = f' class="{style}"' if style else ""
-    return f'<rect{kind} x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.1):.1f}" height="{height:.1f}"/>'
-
-
-def _circle(style: str, x: float, y: float, radius: float) -> str:
-    return f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}"/>'
 
 
 def _drawable(series: Series, y: Axis) -> Series:
@@ -321,8 +284,8 @@ def _ticks_across(x: Axis, low: float, high: float, width: int) -> list[float]:
 def _x_labels(x: Axis, ticks: Sequence[float], across: _Scale, y: float) -> list[str]:
     labels = []
     for tick, label in zip(ticks, x.ticks_text(ticks), strict=True):
-        place = min(across(tick), across.end + _RIGHT - 2 - len(label) * _CHARACTER / 2)
-        labels.append(_text(place, y, label, "middle"))
+        place = min(across(tick), across.end + _RIGHT - 2 - len(label) * CHARACTER / 2)
+        labels.append(text_at(place, y, label, "middle"))
     return labels
 
 
@@ -338,7 +301,7 @@ def _frame(
     lines = "".join(f"M{across.start:.1f} {up(tick):.1f}H{across.end:.1f}" for tick in y_ticks)
     marks = "".join(f"M{across(tick):.1f} {up.start}v4" for tick in x_ticks)
     labels = [
-        _text(across.start - 7, up(tick) + 4, label, "end")
+        text_at(across.start - 7, up(tick) + 4, label, "end")
         for tick, label in zip(y_ticks, y_labels or y.ticks_text(y_ticks), strict=True)
     ]
     labels += _x_labels(x, x_ticks, across, up.start + 17)
@@ -350,8 +313,8 @@ def _legend(named: Sequence[Series], y: Axis, left: float) -> str:
     parts, place = [], left
     for one in named:
         label = f"{one.name} {y.show(one.points[-1][1])}"
-        parts.append(f'<path class="line s{one.color}" d="M{place:.1f} 12h14"/>{_text(place + 20, 16, label, "key")}')
-        place += 40 + _CHARACTER * len(label)
+        parts.append(f'<path class="line s{one.color}" d="M{place:.1f} 12h14"/>{text_at(place + 20, 16, label, "key")}')
+        place += 40 + CHARACTER * len(label)
     return "".join(parts)
 
 
@@ -359,7 +322,7 @@ def _curve(one: Series, across: _Scale, up: _Scale) -> str:
     places = [(across(x), up(y)) for x, y in one.points]
     path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in places) + ("h0.1" if len(places) == 1 else "")
     style = "faint" if one.style == "faint" else "line"
-    dots = [_circle(f"dot s{one.color}", x, y, 2.6) for x, y in places] if one.style == "dots" else []
+    dots = [circle(f"dot s{one.color}", x, y, 2.6) for x, y in places] if one.style == "dots" else []
     return f'<path class="{style} s{one.color}" d="{path}"/>{"".join(dots)}'
 
 
@@ -374,9 +337,9 @@ def _read_out(named: Sequence[Series], x: Axis, y: Axis, across: _Scale, up: _Sc
         values = " · ".join(f"{one.name} {y.show(point[1])}" for one, point in nearest)
         where = fmt.duration(at) if x.scale == "time" else f"{x.label} {x.show(at)}"
         line = f'<line x1="{across(at):.1f}" x2="{across(at):.1f}" y1="{up.end}" y2="{up.start}"/>'
-        dots = [_circle(f"dot s{one.color}", across(point[0]), up(point[1]), 3.5) for one, point in nearest]
-        cover = _rect(start, up.end, end - start, up.start - up.end)
-        label = _text(across.start, baseline, f"{where}: {values}", "key")
+        dots = [circle(f"dot s{one.color}", across(point[0]), up(point[1]), 3.5) for one, point in nearest]
+        cover = rect(start, up.end, end - start, up.start - up.end)
+        label = text_at(across.start, baseline, f"{where}: {values}", "key")
         parts.append(f'<g class="col">{cover}{line}{"".join(dots)}{label}</g>')
     return "".join(parts)
 
@@ -393,9 +356,9 @@ def _heat_fill(level: int) -> str:
 
 
 def _heat_legend(left: float) -> str:
-    parts, place = [_text(left, 15, "none")], left + 38
+    parts, place = [text_at(left, 15, "none")], left + 38
     for level in range(-_HEAT_LEVELS, _HEAT_LEVELS + 1, 2):
-        parts.append(_rect(place, 6, 14, 10, "cells"))
+        parts.append(rect(place, 6, 14, 10, "cells"))
         parts.append(f'<path {_heat_fill(level)} d="M{place:.1f} 6h14v10h-14z"/>')
         place += 14
-    return "".join(parts) + _text(place + 6, 15, "twice the even share or more")
+    return "".join(parts) + text_at(place + 6, 15, "twice the even share or more")
