@@ -78,7 +78,10 @@ class TwinSection(Section):
     sequence_parallel: bool | None = Field(
         None, description="norms and residuals are cut over layout.model as well; none is what the trainer does"
     )
-    ring: bool = Field(True, description="context pieces pass keys and values round; false: heads for positions")
+    ring: bool | None = Field(
+        None,
+        description="context pieces pass keys and values round, rather than heads for positions; none: as usual",
+    )
     recompute: tuple[Recompute, ...] | None = Field(
         None, description="parts of a layer computed again in the backward pass; none follows train.remat"
     )
@@ -88,6 +91,7 @@ class TwinSection(Section):
     data_overlap: bool | None = Field(
         None, description="gradients and parameters are sent while others are computed; none is what the trainer does"
     )
+    expert_overlap: bool = Field(False, description="tokens go to experts while another micro-batch is computed")
     graphs: bool | None = Field(
         None, description="CUDA graphs: no launches from the host; none is what the trainer does"
     )
@@ -95,10 +99,9 @@ class TwinSection(Section):
     capacity: float | None = Field(
         None,
         ge=0,
-        description="places per expert over an even spread, 0 drops none; none is train.capacity_factor for"
-        " our trainer, else 0",
+        description="places per expert over an even spread, 0 drops none; none is train.capacity_factor where the"
+        " trainer has places, else 0",
     )
-    documents: float = Field(0.0, ge=0, description="mean tokens of a document where attention ends with it; 0: never")
     balanced_work: bool = Field(
         False, description="chips of several kinds get rows by their speed; without it the slowest sets the pace"
     )

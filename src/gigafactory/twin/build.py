@@ -13,7 +13,7 @@ from gigafactory.twin.legal import violations
 from gigafactory.twin.machines import cluster_machines, slowest
 from gigafactory.twin.networks import network_of
 from gigafactory.twin.own import own_plan, own_software, own_work
-from gigafactory.twin.software import stack
+from gigafactory.twin.software import Stack, stack
 
 OURS = "gigafactory"
 LOW_FORMATS = ("fp8", "mxfp8", "nvfp4")
@@ -62,13 +62,12 @@ def cases_of(factory: Factory, machine: Machine | None = None) -> Cases:
     if machine is None:
         raise UserError("cluster.chips: is empty, and this machine has not been measured: name the chips")
     chosen = number_format(factory, on_cpu=bool(machine.generation == 0))
-    number_bytes = 4 if chosen == "fp32" else 2
     if twin.trainer == OURS:
         plan = own_plan(factory.layout, factory.train, factory.model)
-        work = own_work(factory.layout, factory.train, number_bytes)
+        work = own_work(factory.layout, factory.train, 4 if chosen == "fp32" else 2)
         software = own_software(factory.train)
     else:
-        plan, work, software = _with_stack(factory, number_bytes)
+        plan, work, software = _with_stack(factory, chosen)
     cases = Cases(_network(factory), plan, work, machine, software).replace(**_given(twin, factory, chosen))
     _check(cases, factory)
     return cases
@@ -111,7 +110,7 @@ def _matmul_format(factory: Factory) -> str:
     return number_format(factory, on_cpu=False)
 
 
-def _with_stack(factory: Factory, number_bytes: int) -> tuple[Plan, Work, Software]:
+def _with_stack(factory: Factory, chosen: str) -> tuple[Plan, Work, Software]:
     """Plan, work and software of a run of another trainer, as its stack has them where the file says nothing."""
     layout, train = factory.layout, factory.train
     try:
@@ -131,17 +130,27 @@ def _with_stack(factory: Factory, number_bytes: int) -> tuple[Plan, Work, Softwa
         sequence_parallel=usual.sequence_parallel if layout.model > 1 else 0.0,
         tensor_overlap=usual.tensor_overlap,
         data_overlap=usual.data_overlap,
-        recompute_full=float(train.remat == "full"),
-        recompute_attention=float(train.remat == "selective"),
+        expert_tensor=1.0 if usual.expert_tensor else float(layout.model),
+        ring=usual.ring,
+        **_recomputed(train.remat, usual),
     )
     work = Work(
         sequence=float(train.sequence),
         micro_rows=train.batch_rows / (train.accumulate * data),
         global_rows=float(train.batch_rows),
-        number_bytes=float(number_bytes),
+        number_bytes=4.0 if chosen == "fp32" else 2.0,
         grad_bytes=usual.grad_bytes,
+        low_weights=usual.low_weights * (chosen in LOW_FORMATS),
+        capacity=train.capacity_factor if usual.token_drop else 0.0,
     )
     return plan, work, usual.software
+
+
+def _recomputed(remat: str, usual: Stack) -> dict[str, float]:
+    """train.remat in the words of another trainer."""
+    if remat == "selective":
+        return {f"recompute_{name}": share for name, share in usual.selective.items()}
+    return {"recompute_full": float(remat == "full")}
 
 
 def _network(factory: Factory) -> Network:
@@ -181,6 +190,7 @@ def _given(twin: TwinSection, factory: Factory, chosen: str) -> dict[str, float]
         "sequence_parallel": twin.sequence_parallel,
         "tensor_overlap": twin.tensor_overlap,
         "data_overlap": twin.data_overlap,
+        "ring": twin.ring,
         "graphs": twin.graphs,
         "capacity": twin.capacity,
         "months": None if twin.release is None else months_of(twin.release),
@@ -188,14 +198,12 @@ def _given(twin: TwinSection, factory: Factory, chosen: str) -> dict[str, float]
     given = {name: float(value) for name, value in own.items() if value is not None}
     given |= {
         "balanced": float(twin.balanced_stages),
-        "ring": float(twin.ring),
+        "expert_overlap": float(twin.expert_overlap),
         "imbalance": twin.imbalance,
         "offload_activations": twin.offload.activations,
         "offload_weights": twin.offload.weights,
         "offload_optimizer": twin.offload.optimizer,
     }
-    if twin.documents:
-        given["documents"] = min(twin.documents, float(factory.train.sequence))
     if twin.recompute is not None:
         parts = ("full", "attention", "norm", "mlp", "activation", "up")
         given |= {f"recompute_{part}": float(part in twin.recompute) for part in parts}

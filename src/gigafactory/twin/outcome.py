@@ -14,8 +14,8 @@ from gigafactory.twin.build import Kind, cases_of, kinds_of
 from gigafactory.twin.case import Cases, Machine
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.cpu import Sweep, cpu_step_time
-from gigafactory.twin.machines import Balance, balanced
 from gigafactory.twin.memory import peak_memory
+from gigafactory.twin.mixed import Balance, balanced
 from gigafactory.twin.prediction import Memory, StepTime
 from gigafactory.twin.ranges import SHARE, Range, exactly, of_fact, of_spread, per, plus, times
 from gigafactory.twin.step import step_time
@@ -29,7 +29,7 @@ FIXED = ("optimizer", "data_comm", "bubble", "host")
 
 @dataclass(frozen=True)
 class Mixed:
-    """Several kinds of chips in one job. step_s: of a cluster of that kind alone, by name. balance: see machines."""
+    """Several kinds of chips in one job. step_s: of a cluster of that kind alone, by name. balance: see mixed.py."""
 
     step_s: dict[str, float]
     counts: dict[str, int]
