@@ -111,7 +111,7 @@ def release_months(*texts: str) -> float | None:
     for text in texts:
         found = re.search(r"(?:release|tag|version|container|nemo)[ :]*v?(2\d)\.(0\d|1[0-2])\b", text.lower())
         found = found or re.search(r"\bv?(2\d)\.(0\d|1[0-2])(?:\.\d+)?\b(?!\s*(?:%|gib|gb|tb|s\b))", text.lower())
-        found = found or re.search(r"\b20(2\d)-?(0\d|1[0-2])\b", text)
+        found = found or re.search(r"(?<!\d)20(2\d)-?(0\d|1[0-2])(?!\d)", text)
         if found:
             return _months(int(found.group(1)), int(found.group(2)))
     return None
