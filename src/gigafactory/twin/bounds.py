@@ -8,7 +8,6 @@ model that tests/twin/test_search.py holds it to. Both bounds are complete layou
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 
@@ -17,11 +16,13 @@ from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.legal import violations
 from gigafactory.twin.memory import memory_bytes
-from gigafactory.twin.space import LAYER, LEAST_SHARE, STATE, Space
+from gigafactory.twin.space import LEAST_SHARE, Space
 from gigafactory.twin.step import step_time
 
 CHUNK_ROWS = 48
 """Rows of a grid at a time: its arrays stay in the cache."""
+BATCH = 8192
+"""Cells priced at a time."""
 SAMPLE = 3000
 FIELDS = ("tensor", "context", "expert", "expert_tensor", "ring", "pipe", "data", "balanced", "micro_rows",
           "sequence_parallel", "interleave", "shard", "shard_group")  # fmt: skip
@@ -46,51 +47,42 @@ class Cells:
 
 def cells_of(space: Space, c: Constants) -> Cells:
     """Every legal cell of the space. UserError where there is none."""
+    fields, layouts, visited = _legal_cells(space)
+    count = len(layouts)
+    step_s, memory = np.empty(count), np.empty(count)
+    for start in range(0, count, BATCH):
+        part = slice(start, start + BATCH)
+        some = {name: values[part].astype(float) for name, values in fields.items()}
+        step_s[part] = step_time(space.base.replace(**some, **space.fastest), c).step_s
+        some = {name: values[:, None] for name, values in some.items()}
+        # An array of its own for each way to recompute, and the least of them.
+        memory[part] = np.min(memory_bytes(space.base.replace(**some, **space.smallest), c), axis=1)
     chance = np.random.default_rng(0)
-    chunks = space.chunks(CHUNK_ROWS)
+    drawn = chance.choice(count, min(count, SAMPLE), replace=False)
+    sample = space.drawn({name: values[drawn] for name, values in fields.items()}, chance)
+    return Cells(fields, step_s, memory, layouts, visited, sample)
+
+
+def _legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
+    """Fields of all legal cells, the number of layouts in each, and of the whole space, legal or not."""
     visited = 0
     found: list[dict[str, Array]] = []
-    drawn: list[dict[str, Array]] = []
-    for chunk in chunks:
+    for chunk in space.chunks(CHUNK_ROWS):
         fields, real = space.axes(chunk)
         kept, layouts = space.counts(fields, real), space.layouts_of_cell(fields)
         mask = kept & space.allowed(fields)
         visited += int(np.sum(np.broadcast_to(kept * layouts, mask.shape)))
         index = np.flatnonzero(mask)
-        if not len(index):
-            continue
-        bounds = {
-            "step_s": step_time(space.base.replace(**fields, **space.fastest), c).step_s,
-            "memory_bytes": _least_over_options(memory_bytes(space.base.replace(**fields, **space.smallest), c)),
-            "layouts": layouts,
-        }
         columns = {
-            name: np.broadcast_to(values, mask.shape).ravel()[index] for name, values in (fields | bounds).items()
+            name: np.broadcast_to(values, mask.shape).ravel()[index]
+            for name, values in (fields | {"layouts": layouts}).items()
         }
         # Degrees are small whole numbers: exact in half the memory.
         found.append(columns | {name: columns[name].astype(np.float32) for name in FIELDS})
-        some = chance.choice(len(index), min(len(index), 1 + SAMPLE // len(chunks)), replace=False)
-        drawn.append({name: columns[name][some] for name in FIELDS})
-    if not found:
+    if not any(len(columns["layouts"]) for columns in found):
         raise UserError(_why_none(space))
     joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
-    sample = space.drawn({name: np.concatenate([columns[name] for columns in drawn]) for name in FIELDS}, chance)
-    return Cells(
-        {name: joined[name] for name in FIELDS},
-        joined["step_s"],
-        joined["memory_bytes"],
-        joined["layouts"],
-        visited,
-        sample,
-    )
-
-
-def _least_over_options(memory: Array) -> Array:
-    # One option after another: NumPy's own reduction goes through the array in short pieces.
-    for axis in (LAYER, STATE):
-        options = [np.take(memory, [n], axis) for n in range(memory.shape[axis])]
-        memory = reduce(np.minimum, options)
-    return memory
+    return {name: joined[name] for name in FIELDS}, joined["layouts"], visited
 
 
 def _why_none(space: Space) -> str:

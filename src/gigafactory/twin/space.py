@@ -1,16 +1,17 @@
 """All layouts of one network on one machine: the values of every axis, and the grids that the search walks.
 
-A grid has an array dimension per group of axes, so that NumPy computes what depends on few axes once, by
-broadcasting, with the very formulas that predict a single case:
+A grid has an array dimension per group of axes, so that NumPy checks by broadcasting what depends on few axes once:
 
     0 cut         tensor, context, expert, expert_tensor, ring
     1 row         pipe, data, balanced (filled up to the longest list of the chunk; `real` says which count)
     2 micro_rows
     3 sequence_parallel
-    4 layer       recompute, tensor_overlap, offload_activations
-    5 interleave
-    6 shard       stage and group
-    7 state       data_overlap, offload_weights, offload_optimizer
+    4 interleave
+    5 shard       stage and group
+
+A point of it that breaks no rule is a *cell*: its layouts differ in the options of a layer (recomputation,
+tensor_overlap, offload_activations) and of the state (data_overlap, offload_weights, offload_optimizer), which no
+rule forbids.
 """
 
 from __future__ import annotations
@@ -26,8 +27,7 @@ import numpy as np
 from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.legal import divisors, legal
 
-DIMENSIONS = 8
-LAYER, STATE = 4, 7
+DIMENSIONS = 6
 OURS = "gigafactory"
 LEAST_SHARE = 0.75
 """Of the chips that a layout keeps busy; with fewer, another layout has more to offer."""
@@ -218,12 +218,12 @@ class Space:
         fields |= {name: along(table[:, :, n], 0, 1) for n, name in enumerate(("pipe", "data", "balanced"))}
         fields["micro_rows"] = along(self.micro_rows, 2)
         fields["sequence_parallel"] = along(self.sequence_parallels, 3)
-        fields["interleave"] = along(self.interleaves, 5)
-        fields["shard"] = along(self.shard_options["shard"], 6)
+        fields["interleave"] = along(self.interleaves, 4)
+        fields["shard"] = along(self.shard_options["shard"], 5)
         return fields | {"shard_group": self._groups(fields)}, along(real, 0, 1)
 
     def _groups(self, fields: Mapping[str, Array]) -> Array:
-        asked = along(self.shard_options["shard_group"], 6)
+        asked = along(self.shard_options["shard_group"], 5)
         replicas = fields["data"] * fields["context"]
         if self.ours:
             replicas = fields["data"] / fields["expert"]
@@ -233,7 +233,7 @@ class Space:
         """Which layouts of a grid belong to the space: options that change nothing are there once, in one spelling."""
         replicas = fields["data"] * fields["context"]
         group = fields["shard_group"]
-        asked = along(self.shard_options["shard_group"], 6) > 0
+        asked = along(self.shard_options["shard_group"], 5) > 0
         layers = self.base.network.layers + 2.0 * fields["balanced"]
         even = np.remainder(layers, fields["pipe"] * fields["interleave"]) == 0
         kept = real & ((fields["interleave"] == 1) | ((fields["pipe"] > 1) & even))
@@ -275,16 +275,13 @@ class Space:
 
     @property
     def smallest(self) -> dict[str, Array]:
-        """The options of a layer and of the state of which one takes the least memory, along dimensions 4 and 7."""
-        layer, state = self.layer_options, self.state_options
+        """The options of a layer of which one takes the least memory, arrays of one length, with those of the state
+        that take the least."""
+        layer = self.layer_options
         least = layer["tensor_overlap"] == layer["tensor_overlap"].min()
         least &= layer["offload_activations"] == layer["offload_activations"].max()
-        kept = (state["offload_weights"] == state["offload_weights"].max()) & (
-            state["offload_optimizer"] == state["offload_optimizer"].max()
-        )
-        return {name: along(values[least], LAYER) for name, values in layer.items()} | {
-            name: along(values[kept], STATE) for name, values in state.items()
-        }
+        state = {name: float(values.max()) for name, values in self.state_options.items()}
+        return {name: values[least] for name, values in layer.items()} | state
 
     @property
     def options(self) -> int:
