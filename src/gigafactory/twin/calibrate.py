@@ -17,7 +17,8 @@ from scipy.optimize import least_squares
 from gigafactory.twin.case import Array, Cases, take
 from gigafactory.twin.constants import Constant, Constants
 
-Predict = Callable[[Cases, Constants], Array]  # what is measured: seconds of a step, bytes of memory
+# What is measured: seconds of a step, bytes of memory. Constants may be arrays that broadcast against the cases.
+Predict = Callable[[Cases, Constants], Array]
 
 ROUND = 0.01  # below this error (logarithm) the loss is a parabola: repeated runs differ by more
 NOISE = 0.05  # mean error believed before any run is seen, as firmly as NOISE_RUNS runs would
@@ -96,15 +97,14 @@ class _Problem:
         return _log_predicted(self.cases, self.predict, self.constants(logs), self.log_measured)
 
     def slopes(self, logs: np.ndarray) -> np.ndarray:
-        """[N, constants]: change of the prediction's logarithm per change of a constant's, one evaluation each."""
-        here = self.log_predicted(logs)
-        slopes = np.empty((len(here), len(logs)))
-        for column, high in enumerate(self.high):
-            nudge = NUDGE if logs[column] + NUDGE <= high else -NUDGE
-            moved = logs.copy()
-            moved[column] += nudge
-            slopes[:, column] = (self.log_predicted(moved) - here) / nudge
-        return slopes
+        """[N, constants]: change of the prediction's logarithm per change of a constant's. One evaluation with arrays
+        [1 + constants, 1] as constants: as given, and each constant nudged in its turn."""
+        nudge = np.where(logs + NUDGE <= self.high, NUDGE, -NUDGE)
+        rows = np.exp(np.vstack([logs, logs + np.diag(nudge)]))
+        columns = {one.name: rows[:, [column]] for column, one in enumerate(self.free)}
+        like = np.empty((len(rows), len(self.log_measured)))
+        found = _log_predicted(self.cases, self.predict, self.base.replace(**columns), like)
+        return ((found[1:] - found[0]) / nudge[:, None]).T
 
 
 def fit(
@@ -234,8 +234,8 @@ def _log_predicted(cases: Cases, predict: Predict, constants: Constants, like: n
     predicted = np.broadcast_to(predict(cases, constants), like.shape)
     wrong = ~((predicted > 0) & np.isfinite(predicted))
     if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(f"prediction of run {row} is {predicted[row]}: not a positive number")
+        row = np.argwhere(wrong)[0]
+        raise ValueError(f"prediction of run {row[-1]} is {predicted[tuple(row)]}: not a positive number")
     return np.log(predicted)
 
 
