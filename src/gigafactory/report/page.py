@@ -5,7 +5,7 @@ Everything that comes from a run passes through :func:`text`; nothing else may e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from html import escape
 from importlib import resources
@@ -74,14 +74,18 @@ def grid(figures: Sequence[str]) -> str:
     return f'<div class="grid">{"".join(figures)}</div>' if figures else ""
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table of plain values; the first cell of a row is its heading when there are no column headers."""
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]], numbers: Collection[int] = ()) -> str:
+    """A table of plain values; the first cell of a row is its heading when there are no column headers.
+
+    numbers: columns whose cells stay on one line.
+    """
     if not rows:
         return ""
     head = f"<thead><tr>{''.join(f'<th>{text(cell)}</th>' for cell in headers)}</tr></thead>" if headers else ""
     lines = []
     for row in rows:
-        cells = [f"<td>{text(cell)}</td>" for cell in row]
+        classes = (' class="number"' if column in numbers else "" for column in range(len(row)))
+        cells = [f"<td{kind}>{text(cell)}</td>" for kind, cell in zip(classes, row, strict=True)]
         if not headers:
             cells[0] = f'<th scope="row">{text(row[0])}</th>'
         lines.append(f"<tr>{''.join(cells)}</tr>")

@@ -55,7 +55,11 @@ def twin_page(told: Told) -> str:
             page.tiles(tiles(told)),
             page.section("Where a step goes", _step_figure(told) + _mixed_table(told), _STEP_NOTE),
             page.section("Memory of the fullest GPU", _memory_figure(told) + _ways_table(told), _memory_note(told)),
-            page.section("The run", page.table(("", "value", "80 % interval", ""), run_rows(told)), _run_note(told)),
+            page.section(
+                "The run",
+                page.table(("", "value", "80 % interval", ""), run_rows(told), numbers=(1, 2)),
+                _run_note(told),
+            ),
             page.section("Operators", _operators_table(told), _OPERATORS_NOTE),
             page.section("Assumptions", page.table(("what", "value", "source"), told["assumptions"])),
             page.section("Constants", _constants_table(told), _constants_note(told)),
@@ -90,14 +94,14 @@ def tiles(told: Told) -> list[page.Tile]:
         ),
         page.Tile(
             "Run",
-            f"{fmt.significant(told['wall_s']['value'] / 86400.0)} days",
+            f"{fmt.significant(told['wall_s']['value'] / 86400.0)} d",
             f"{fmt.count(told['tokens'])} tokens" + ("" if told["goodput"] else ", no goodput applied"),
         ),
     ]
-    if told["energy_kwh"] is not None:
-        found.append(page.Tile("Energy", energy(told["energy_kwh"]["value"]), interval(told["energy_kwh"], energy)))
     if told["rent_usd"] is not None:
         found.append(page.Tile("Rent", usd(told["rent_usd"]["value"]), interval(told["rent_usd"], usd)))
+    elif told["energy_kwh"] is not None:
+        found.append(page.Tile("Energy", energy(told["energy_kwh"]["value"]), interval(told["energy_kwh"], energy)))
     return found
 
 
@@ -172,8 +176,10 @@ def _operators_table(told: Told) -> str:
         )
     headers = ("operator", "phase", "kind", "amount", "seconds", "of the step", "rate")
     first, others = rows[:_FIRST_OPERATORS], rows[_FIRST_OPERATORS:]
-    more = page.folded(f"{len(others)} smaller ones", page.table(headers, others)) if others else ""
-    return page.table(headers, first) + more
+    more = (
+        page.folded(f"{len(others)} smaller ones", page.table(headers, others, numbers=range(3, 7))) if others else ""
+    )
+    return page.table(headers, first, numbers=range(3, 7)) + more
 
 
 def _constants_table(told: Told) -> str:
@@ -209,11 +215,11 @@ def lead(told: Told) -> str:
         cut += f", experts over {plan['expert']}"
     kinds = " and ".join(kind["name"] for kind in told["kinds"]) or "this machine"
     release = f" {told['release']}" if told["release"] else ""
+    many, rows = plan["micro_batches"], plan["micro_rows"]
     return (
         f"{fmt.parameters(told['model_parameters'])} parameters on {told['chips']:,} x {kinds} ({cut}), trained by"
-        f" {told['trainer']}{release} in {told['format']}; {plan['global_rows']:,} x {plan['sequence']:,} tokens a step"
-        f" in {plan['micro_batches']:,} micro-batch{'' if plan['micro_batches'] == 1 else 'es'} of"
-        f" {plan['micro_rows']:,} x data."
+        f" {told['trainer']}{release} in {told['format']}; {plan['global_rows']:,} sequences of {plan['sequence']:,} tokens"
+        f" a step, {many:,} micro-batch{'' if many == 1 else 'es'} of {rows:,} per replica."
     )
 
 
