@@ -4,8 +4,8 @@ A group of n chips has ``inside`` members in each of its scale-up domains. Rings
 leave it over the network cards of all members, so a ring runs at min(scale-up, inside x scale-out). An all-to-all
 sends what its peers outside get over the chip's own card. Within a domain of Hopper or later, switches add: an
 all-reduce then sends the array once instead of twice, at a rate that the kernels' own work limits.
-Small messages: each hop of the ring costs time, and short pieces run at down to half the rate.
-Checked against measured curves in tests/twin/test_collectives.py; the formulas are explained in docs/twin.md.
+Every hop of a ring costs time, and a collective reaches its full rate only after a while: w seconds at the full rate
+take w + w ramp / (w + ramp). Checked against measured curves in tests/twin/test_collectives.py.
 """
 
 from __future__ import annotations
@@ -25,34 +25,30 @@ def message_seconds(message: Message, machine: Machine, c: Constants) -> Array:
     inside = n / domains  # as even as can be
     crosses = domains > 1
     up = c.scaleup_share * machine.domain_bytes_per_s
-    if message.kind == "permute":
-        rate = np.where(crosses, np.minimum(up, _scaleout_rate(message, machine, c)), up)
-        latency = np.where(crosses, _hop_s(machine, c), c.scaleup_hop_s)
-        return np.where(n > 1, latency + payload / rate * _ramp(payload, c), 0.0)
-    if message.kind == "all-to-all":
-        through_s = (n - 1) / n * payload / up * _ramp(payload / n, c)  # all of it leaves by the chip's own ports
-        beyond_s = (n - inside) / n * payload / _scaleout_rate(message, machine, c) * _ramp(payload / inside, c)
-        latency = np.where(crosses, _hop_s(machine, c), c.scaleup_hop_s)
-        return np.where(n > 1, latency + np.maximum(through_s, beyond_s), 0.0)
-    rate = np.where(crosses, np.minimum(up, inside * _scaleout_rate(message, machine, c)), up)
-    wire_s = message.wire_bytes / rate
+    out = _scaleout_rate(message, machine, c)
+    hop_s = c.scaleout_hop_s + c.tier_hop_s * machine.tiers
+    if message.kind == "permute" or message.kind == "all-to-all":
+        latency = np.where(crosses, hop_s, c.scaleup_hop_s) * np.minimum(n - 1, 1)
+        if message.kind == "permute":
+            return latency + _ramped(message.wire_bytes / np.where(crosses, np.minimum(up, out), up), c)
+        # All of it leaves by the chip's own ports, what is for another rail to the chip that has it.
+        return latency + _ramped(payload / n * np.maximum((n - 1) / up, (n - inside) / out), c)
+    wire_s = message.wire_bytes / np.where(crosses, np.minimum(up, inside * out), up)
     # a larger ring than any that was measured is taken to be a hierarchy, whose hops grow as the logarithm
     rings = np.minimum(domains, c.ring_domains * (1.0 + np.log2(np.maximum(domains / c.ring_domains, 1.0))))
-    latency = (inside - 1) * rings * c.scaleup_hop_s + np.where(crosses, rings * _hop_s(machine, c), 0.0)
+    latency = rings * ((inside - 1) * c.scaleup_hop_s + np.where(crosses, hop_s, 0.0))
     if message.kind == "all-reduce":
         latency = 2.0 * latency
-        switched_s = payload * (1.0 / up + 1.0 / c.switch_bytes_per_s)
-        wire_s = np.where(~crosses & (machine.generation >= 9), np.minimum(wire_s, switched_s), wire_s)
-    return np.where(n > 1, latency + wire_s * _ramp(payload / n, c), 0.0)
+        switched_s = np.where(
+            ~crosses & (machine.generation >= 9), payload * (1.0 / up + 1.0 / c.switch_bytes_per_s), np.inf
+        )
+        wire_s = np.minimum(wire_s, switched_s)
+    return latency + _ramped(wire_s, c)
 
 
-def _ramp(piece_bytes: Array, c: Constants) -> Array:
-    """Slowness of short pieces: 2 at none, 1.5 at half_bytes, 1 at many."""
-    return 1.0 + c.half_bytes / (piece_bytes + c.half_bytes)
-
-
-def _hop_s(machine: Machine, c: Constants) -> Array:
-    return c.scaleout_hop_s + c.tier_hop_s * machine.tiers
+def _ramped(seconds: Array, c: Constants) -> Array:
+    """Seconds of what would take so long at the full rate: up to twice as long, up to ramp_s longer."""
+    return seconds * (1.0 + c.ramp_s / (seconds + c.ramp_s))
 
 
 def _scaleout_rate(message: Message, machine: Machine, c: Constants) -> Array:

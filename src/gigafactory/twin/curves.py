@@ -23,7 +23,7 @@ LINKS = (
     "scaleup_share",
     "scaleout_share",
     "switch_bytes_per_s",
-    "half_bytes",
+    "ramp_s",
     "scaleup_hop_s",
     "scaleout_hop_s",
     "tier_hop_s",
@@ -59,22 +59,25 @@ class Curves:
         return self.size_bytes >= SMALL_BYTES
 
     def predicted(self, c: Constants) -> np.ndarray:
-        """[N] seconds, with what the program that measured adds to each launch."""
-        seconds = np.empty(len(self.seconds))
-        for kind in set(self.kinds):
-            at = np.array([each == kind for each in self.kinds])
+        """[..., N] seconds, with what the program that measured adds to each launch; c may hold arrays [..., 1]."""
+        order = np.argsort(self.kinds, kind="stable")
+        parts = []
+        for kind in sorted(set(self.kinds)):
+            at = np.flatnonzero(np.array(self.kinds) == kind)
             message = Message(kind, "forward", "step", kind, "data", self.size_bytes[at], self.chips[at], 1.0)
-            seconds[at] = message_seconds(message, take(self.machine, at), c)
+            parts.append(message_seconds(message, take(self.machine, at), c))
+        seconds = np.concatenate(parts, axis=-1)[..., np.argsort(order)]
         return seconds + self._launch_s(seconds)
 
     def _launch_s(self, seconds: np.ndarray) -> np.ndarray:
-        """[N] of each point's source: what its small messages in one domain take beyond the model (0 at least)."""
-        launch = np.zeros(len(seconds))
+        """[..., N] of each point's source: what its small messages in one domain take beyond the model (0 at least)."""
+        launch = np.zeros_like(seconds)
         small = ~self.counted & (self.chips <= self.machine.domain_chips)
         for source in set(self.sources):
-            at = np.array([each == source for each in self.sources])
+            at = np.array(self.sources) == source
             if np.any(at & small):
-                launch[at] = max(float(np.median((self.seconds - seconds)[at & small])), 0.0)
+                beyond = np.median((self.seconds - seconds)[..., at & small], axis=-1, keepdims=True)
+                launch[..., at] = np.maximum(beyond, 0.0)
         return launch
 
 
