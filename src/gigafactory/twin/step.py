@@ -9,6 +9,7 @@ import numpy as np
 from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.collectives import message_seconds
 from gigafactory.twin.constants import Constants
+from gigafactory.twin.offload import offload_seconds
 from gigafactory.twin.operator import Attention, Matmul, Message, Operator, Traffic, Where
 from gigafactory.twin.operators import operators, tokens_apart
 from gigafactory.twin.parameters import Stages, stage_parameters
@@ -81,20 +82,19 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
 
 def _hidden_share(op: Message, c: Constants) -> float:
     """Share of a message's time that computation really hides where it may: kernels compete for the chip."""
-    return {"tensor": c.tensor_hidden, "context": c.context_hidden}.get(op.axis, c.data_hidden)
+    return {"tensor": c.tensor_hidden, "context": c.context_hidden}.get(op.axis, c.expert_hidden)
 
 
 def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
-    """Routing, dispatch and exchange of mixtures became faster with every release, more so with kernels for all."""
+    """Routing and dispatch of mixtures became faster with every release, more so with kernels for all."""
     if "mixture" not in costs:
         return
     years = (cases.software.months - 72.0) / 12.0
     slower = np.exp(-c.mixture_progress_per_year * years) * np.where(cases.software.grouped > 0, 1.0, c.mixture_apart)
     cost = costs["mixture"]
     for way in (cost.forward, cost.backward):
-        for name in ("memory_bound", "expert_comm"):
-            if name in way:
-                way[name] = way[name] * slower
+        if "memory_bound" in way:
+            way["memory_bound"] = way["memory_bound"] * slower
 
 
 def _launches(cases: Cases, cost: Cost, c: Constants) -> None:
@@ -160,7 +160,9 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
     parts["pipe_comm"] = _pipe_comm(cases, many, c)
     at = speeds(cases, c)
     parts["data_comm"] = _data_comm(cases, stages, many, slow_forward, slow_backward, c)
-    parts["optimizer"] = _update(cases, stages, at, many, c)
+    moved_s, optimizer_moved_s = offload_seconds(cases, stages, many, slow_s, c)
+    parts["memory_bound"] = parts["memory_bound"] + moved_s
+    parts["optimizer"] = _update(cases, stages, at, many, c) + optimizer_moved_s
     parts["host"] = parts["host"] + c.step_host_s + many * c.micro_batch_host_s * chunks * (1.0 - cases.software.graphs)
     busy = sum(parts.values(), 0.0)
     parts["scale"] = busy * c.scale_loss * np.log2(np.maximum(plan.chips / 8.0, 1.0))
