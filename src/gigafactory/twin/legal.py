@@ -61,8 +61,8 @@ def _rules(cases: Cases, chips: Array | None) -> Iterator[_Rule]:
     yield _counted("micro_rows", work.micro_rows)
     yield from _tensor_rules(cases, own)
     yield from _pipe_rules(cases, own)
-    yield from _expert_rules(cases)
-    yield from _sequence_rules(cases)
+    yield from _expert_rules(cases, own)
+    yield from _sequence_rules(cases, own)
     yield _Rule(
         "global_rows",
         _uneven(work.global_rows, plan.data * work.micro_rows),
@@ -71,6 +71,11 @@ def _rules(cases: Cases, chips: Array | None) -> Iterator[_Rule]:
             f" {look('data') * look('micro_rows'):g}, got {look('global_rows'):g};"
             f" {_multiples(look('global_rows'), look('data') * look('micro_rows'))}"
         ),
+    )
+    yield _Rule(
+        "shard_group",
+        own & (plan.shard > 2) & _uneven(cases.network.hidden, plan.shard_group),
+        lambda look: _must_divide("hidden", look("hidden"), look("shard_group"), "with fsdp"),
     )
     yield _Rule(
         "shard_group",
@@ -145,7 +150,7 @@ def _pipe_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
     )
 
 
-def _expert_rules(cases: Cases) -> Iterator[_Rule]:
+def _expert_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
     network, plan = cases.network, cases.plan
     mixture = network.experts > 0
     yield _Rule(
@@ -167,6 +172,11 @@ def _expert_rules(cases: Cases) -> Iterator[_Rule]:
         ),
     )
     yield _Rule(
+        "expert",
+        own & _uneven(plan.data, plan.expert),
+        lambda look: f"must divide data={look('data'):g}, got {look('expert'):g}",
+    )
+    yield _Rule(
         "sequence_parallel",
         mixture & (plan.expert > 1) & (plan.tensor > 1) & (plan.sequence_parallel < 1),
         lambda look: "must be 1 where tensor and expert parallelism meet in a mixture, got 0",
@@ -178,7 +188,7 @@ def _expert_rules(cases: Cases) -> Iterator[_Rule]:
     )
 
 
-def _sequence_rules(cases: Cases) -> Iterator[_Rule]:
+def _sequence_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
     network, plan, work = cases.network, cases.plan, cases.work
     # A ring cuts each sequence into two pieces a chip, an early and a late one, so that the causal mask is shared out.
     pieces = np.where((plan.context > 1) & (plan.ring > 0), 2.0, 1.0) * plan.context
@@ -191,7 +201,7 @@ def _sequence_rules(cases: Cases) -> Iterator[_Rule]:
             f"{' x 2 (ring)' if look('context') > 1 and look('ring') else ''} must divide sequence={look('sequence'):g}"
         ),
     )
-    exchanged = (plan.context > 1) & (plan.ring < 1)
+    exchanged = ~own & (plan.context > 1) & (plan.ring < 1)  # ours gathers keys and values instead
     for name in ("heads", "kv_heads"):
         broken = exchanged & _uneven(getattr(network, name), plan.tensor * plan.context)
         if name == "kv_heads":

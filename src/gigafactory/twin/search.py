@@ -13,7 +13,7 @@ import numpy as np
 from gigafactory.twin.bounds import Cells, cells_of
 from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.constants import Constants
-from gigafactory.twin.memory import memory_bytes, peak_memory
+from gigafactory.twin.memory import budget_bytes, memory_bytes, peak_memory
 from gigafactory.twin.prediction import Memory, StepTime
 from gigafactory.twin.ranking import Ranking
 from gigafactory.twin.space import Space
@@ -71,7 +71,7 @@ def search(space: Space, c: Constants, top: int = 10, *, prune: bool = True) -> 
     no legal layout.
     """
     cells = cells_of(space, c)
-    ranking = Ranking(top, float(space.base.machine.hbm_bytes))
+    ranking = Ranking(top, float(budget_bytes(space.base.machine, c)))
     fits = cells.memory_bytes * (1.0 - SLACK) <= ranking.budget_bytes
     legal, priced, too_big = int(cells.layouts.sum()), 0, int(cells.layouts[~fits].sum())
     excluded = too_big

@@ -101,7 +101,7 @@ class Space:
             if tensor * context > self.chips:
                 continue
             pieces = [tensor] if self.ours else sorted({1, tensor} if network.experts else {1})
-            rings = [1] if context == 1 or self.ours else [1, 0]
+            rings = [0] if self.ours else [1] if context == 1 else [1, 0]
             found += [Cut(tensor, context, expert, piece, ring) for piece in pieces for ring in rings]
         return found
 
@@ -155,7 +155,8 @@ class Space:
         base = self.base.plan
         ways = RECOMPUTE | (LATENT if self.base.network.kv_rank else {})
         if self.ours:
-            ways = {name: ways[name] for name in ("none", "attention", "full")}
+            kept = ("norm", "attention", "activation", *(["mlp"] if self.base.network.experts else []))
+            ways = {"none": {}, "selective": {f"recompute_{part}": 1.0 for part in kept}, "full": RECOMPUTE["full"]}
         overlaps = [base.tensor_overlap] if self.ours else [1.0, 0.0]
         offloads = [0.0] if self.ours else [0.0, 1.0]
         return _options(
@@ -224,15 +225,15 @@ class Space:
 
     def _groups(self, fields: Mapping[str, Array]) -> Array:
         asked = along(self.shard_options["shard_group"], 5)
-        replicas = fields["data"] * fields["context"]
-        if self.ours:
-            replicas = fields["data"] / fields["expert"]
-        return np.where(asked > 0, asked, replicas)
+        return np.where(asked > 0, asked, self.replicas(fields))
+
+    def replicas(self, fields: Mapping[str, Array]) -> Array:
+        """Chips that state may be cut over: those of data and context, in our trainer those of its data axis."""
+        return fields["data"] / fields["expert"] if self.ours else fields["data"] * fields["context"]
 
     def counts(self, fields: Mapping[str, Array], real: Array) -> Array:
         """Which layouts of a grid belong to the space: options that change nothing are there once, in one spelling."""
-        replicas = fields["data"] * fields["context"]
-        group = fields["shard_group"]
+        replicas, group = self.replicas(fields), fields["shard_group"]
         asked = along(self.shard_options["shard_group"], 5) > 0
         layers = self.base.network.layers + 2.0 * fields["balanced"]
         even = np.remainder(layers, fields["pipe"] * fields["interleave"]) == 0
@@ -251,7 +252,7 @@ class Space:
         """How many layouts have the given fields, differing in the options of a layer and of the state."""
         layer = self.layer_counts(fields["tensor"], self.layer_options["tensor_overlap"].reshape(-1, *[1] * DIMENSIONS))
         state = self.state_counts(
-            fields["data"] * fields["context"], self.state_options["data_overlap"].reshape(-1, *[1] * DIMENSIONS)
+            self.replicas(fields), self.state_options["data_overlap"].reshape(-1, *[1] * DIMENSIONS)
         )
         return np.sum(layer, 0) * np.sum(state, 0)
 
@@ -295,7 +296,7 @@ class Space:
         fields |= {name: values[None, :, None] for name, values in self.layer_options.items()}
         fields |= {name: values[None, None, :] for name, values in self.state_options.items()}
         kept = self.layer_counts(fields["tensor"], fields["tensor_overlap"]) & self.state_counts(
-            fields["data"] * fields["context"], fields["data_overlap"]
+            self.replicas(fields), fields["data_overlap"]
         )
         return fields, kept
 
