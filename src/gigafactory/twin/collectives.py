@@ -24,26 +24,28 @@ def message_seconds(message: Message, machine: Machine, c: Constants) -> Array:
     domains = np.ceil(n / inside)
     inside = n / domains  # as even as can be
     crosses = domains > 1
+    outside = np.minimum(domains - 1, 1)
     up = c.scaleup_share * machine.domain_bytes_per_s
     out = _scaleout_rate(message, machine, c)
-    hop_s = c.scaleout_hop_s + c.tier_hop_s * machine.tiers
+    outside_s = outside * (c.scaleout_hop_s + c.tier_hop_s * machine.tiers)
     if message.kind == "permute" or message.kind == "all-to-all":
-        latency = np.where(crosses, hop_s, c.scaleup_hop_s) * np.minimum(n - 1, 1)
+        latency = np.minimum(n - 1, 1) * c.scaleup_hop_s + outside_s
         if message.kind == "permute":
             return latency + _ramped(message.wire_bytes / np.where(crosses, np.minimum(up, out), up), c)
         # All of it leaves by the chip's own ports, what is for another rail to the chip that has it.
         return latency + _ramped(payload / n * np.maximum((n - 1) / up, (n - inside) / out), c)
     wire_s = message.wire_bytes / np.where(crosses, np.minimum(up, inside * out), up)
-    # a larger ring than any that was measured is taken to be a hierarchy, whose hops grow as the logarithm
-    rings = np.minimum(domains, c.ring_domains * (1.0 + np.log2(np.maximum(domains / c.ring_domains, 1.0))))
-    latency = rings * ((inside - 1) * c.scaleup_hop_s + np.where(crosses, hop_s, 0.0))
+    latency = (_hops(n, c) - 1) * c.scaleup_hop_s + _hops(domains, c) * outside_s
     if message.kind == "all-reduce":
         latency = 2.0 * latency
-        switched_s = np.where(
-            ~crosses & (machine.generation >= 9), payload * (1.0 / up + 1.0 / c.switch_bytes_per_s), np.inf
-        )
-        wire_s = np.minimum(wire_s, switched_s)
+        switches = ~crosses & (machine.generation >= 9)
+        wire_s = np.minimum(wire_s, np.where(switches, payload * (1.0 / up + 1.0 / c.switch_bytes_per_s), np.inf))
     return latency + _ramped(wire_s, c)
+
+
+def _hops(members: Array, c: Constants) -> Array:
+    """Hops round a ring; a larger one than was measured is taken to be a hierarchy: they grow as the logarithm."""
+    return np.minimum(members, c.ring_members * (1.0 + np.log2(np.maximum(members / c.ring_members, 1.0))))
 
 
 def _ramped(seconds: Array, c: Constants) -> Array:

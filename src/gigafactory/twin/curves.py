@@ -27,7 +27,7 @@ LINKS = (
     "scaleup_hop_s",
     "scaleout_hop_s",
     "tier_hop_s",
-    "ring_domains",
+    "ring_members",
 )
 SMALL_BYTES = 2.0**20  # below it latency is measured, and errors are not counted
 COLUMNS = ("collective", "system", "n_gpus", "n_nodes", "size_bytes", "time_us")
