@@ -83,7 +83,8 @@ def layers(cases: Cases) -> Layers:
     wide = 1.0 + network.gated
     hidden_units = network.ffn / tensor
     inputs, outputs = number * wide * hidden_units, operand * hidden_units
-    keep_mlp = 1.0 - plan.recompute_mlp
+    # the up projections come first: with them computed again, nothing inside is kept (MaxText keeps the last product)
+    keep_mlp = 1.0 - np.minimum(plan.recompute_mlp * (1.0 + wide) / wide, 1.0)
     keep_activation = 1.0 - plan.recompute_activation
     dense_kept = between + norm * (1.0 - plan.recompute_norm) + (inputs + outputs * keep_activation) * keep_mlp
     dense_all = between + norm + inputs + outputs
@@ -101,9 +102,7 @@ def layers(cases: Cases) -> Layers:
     routed = operand * arriving + weighed + number * wide * (units + shared) + operand * shared
     mixture_kept = fixed + input_norm + (routed + operand * units * keep_activation) * keep_mlp
     mixture_all = fixed + residual + routed + operand * units
-    mixture_backward = number * (
-        stream + np.maximum(np.maximum(2.0 * arriving, arriving + units), wide * units)
-    )
+    mixture_backward = number * (stream + np.maximum(np.maximum(2.0 * arriving, arriving + units), wide * units))
 
     # gradients of attention, when the MLP's part is free again
     attention_backward = number * (stream + out + projected)

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gigafactory.twin.activations import Layers, layers
+from gigafactory.twin.activations import layers
 from gigafactory.twin.case import Array, Cases, Machine
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.parameters import Stage, Stages, stage_parameters
 from gigafactory.twin.prediction import MEMORY, Memory
 
 FUSED_LOSS_MONTHS = 60.0  # TransformerEngine's in-place cross entropy (Megatron-Core 0.10)
+VISIBLE_SHARE = 79.1 * 2.0**30 / 80e9
 COMPILED_LOSS_MONTHS = 62.0  # torchtitan compiles the loss since 2025-02
 
 
@@ -57,8 +58,12 @@ def memory_bytes(cases: Cases, c: Constants) -> Array:
 
 
 def budget_bytes(machine: Machine, c: Constants) -> Array:
-    """What a training program may allocate on a chip: its memory less the driver's, context's and NCCL's."""
-    return machine.hbm_bytes - c.memory_context_bytes
+    """What a training program may allocate on a chip: its memory less the driver's, context's and NCCL's.
+
+    Vendors' GB of HBM are GiB (an H100 of "80 GB" shows 79.1 GiB to PyTorch); a CPU's memory is what it says.
+    """
+    visible = np.where(machine.generation > 0, VISIBLE_SHARE, 1.0)
+    return visible * machine.hbm_bytes - c.memory_context_bytes
 
 
 def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
@@ -76,36 +81,42 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     whole = np.where(has_mixture, kinds.mixture.everything, kinds.dense.everything)
     kept = np.where(has_mixture, kinds.mixture.kept, kinds.dense.kept)
     again = (whole - kept) * np.minimum(1.0, np.where(plan.recompute_full > 0, parameters.inner.layers, 1.0))
-    backward = (busy + again) * tokens
+    layer, reduced = _sharded_layer(cases, parameters)
+    backward = (busy + again) * tokens + reduced
     loss = _loss_per_token(cases) * tokens
-    gathered, buffers = _gathered(cases, parameters)
+    unread = np.where(fsdp, 0.0, work.number_bytes) * parameters.last.vocabulary
+    loss = loss + unread / np.where(plan.pipe > 1, 1.0, 2.0 - cases.network.tied)
+    ending = np.maximum(loss, backward)
+    inside = np.where(plan.pipe > 1, backward, ending)
     scratch = c.memory_libraries_bytes + _placeholders(cases, parameters)
+    held = _held_results(cases) * tokens
     flying = _in_flight(cases)
-    kept_on_chip = 1.0 - plan.offload_activations
-    # FSDP's streams and a shuffled heap: reserved over allocated
+    on_chip = tokens * (1.0 - plan.offload_activations)
     lost = np.where(fsdp, c.memory_fragmentation, 0.0)
+    gathers = np.where(fsdp & (software.own <= 0) & (plan.shard_group > 1), work.number_bytes, 0.0)
+    # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
+    stays = gathers * (plan.pipe > 1)
 
-    def classes(stage: Stage, in_flight: Array, top: Array, tables: Array) -> dict[str, Array]:
+    def classes(stage: Stage, in_flight: Array, top: Array) -> dict[str, Array]:
         per_token = kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures
-        activations = per_token * tokens * in_flight * kept_on_chip
-        whole_tables = tables * stage.vocabulary
+        activations = per_token * on_chip * in_flight
+        held_whole = stays * (stage.dense + stage.expert)
+        gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
+        buffers = layer + gathers * stage.vocabulary + held
         return {
             "parameters": dense.weights * stage.dense + expert.weights * stage.expert,
-            "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert,
+            "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
             "optimizer": dense.optimizer * stage.dense + expert.optimizer * stage.expert,
             "activations": activations,
-            "gathered": gathered + whole_tables,
+            "gathered": gathered,
             "communication": buffers,
-            "workspace": scratch + top + lost * (activations + top + gathered + whole_tables),
+            "workspace": scratch + top + lost * (activations + top + gathered + buffers),
         }
 
-    tables = np.where(fsdp & (software.own <= 0), 2.0 * work.number_bytes, 0.0)
-    table = np.where(fsdp, 0.0, work.number_bytes) * parameters.last.vocabulary / np.where(plan.pipe > 1, 1.0, 2.0)
-    last = np.maximum(loss + table, backward)
     return [
-        classes(parameters.first, flying[0], np.where(plan.pipe > 1, backward, last), tables),
-        classes(parameters.inner, flying[1], np.where(plan.pipe > 1, backward, 0.0), tables),
-        classes(parameters.last, flying[2], last, tables),
+        classes(parameters.first, flying[0], inside),
+        classes(parameters.inner, flying[1], inside),
+        classes(parameters.last, flying[2], ending),
     ]
 
 
@@ -158,13 +169,13 @@ def _loss_per_token(cases: Cases) -> Array:
 
     In TransformerEngine's loss gradients take the logits' place (2 bytes), before it Megatron-Core's had a float32
     copy (6). PyTorch's F.cross_entropy holds three float32 copies and 16-bit logits (14), one more where the
-    vocabulary is cut (torch.distributed.tensor.parallel.loss), a compiled one the logits and their gradients twice.
+    vocabulary is cut (torch.distributed.tensor.parallel.loss), a compiled one a single copy.
     """
     network, plan, work, software = cases.network, cases.plan, cases.work, cases.software
     number = work.number_bytes
     fused = np.where(software.months >= FUSED_LOSS_MONTHS, number, number + 4.0)
     compiled = (software.compiled > 0) & (software.months >= COMPILED_LOSS_MONTHS)
-    plain = np.where(compiled, 2.0 * number + 4.0, number + 12.0 + np.where(plan.tensor > 1, 4.0, 0.0))
+    plain = np.where(compiled, number + 4.0, number + 12.0 + np.where(plan.tensor > 1, 4.0, 0.0))
     per_logit = np.where(software.fused > 0, fused, plain)
     stream = network.hidden * np.where(plan.sequence_parallel > 0, 1.0 / plan.tensor, 1.0)
     ends = 3.0 * stream + np.where(plan.tensor > 1, 2.0 * network.hidden, 0.0)
@@ -186,17 +197,22 @@ def _placeholders(cases: Cases, parameters: Stages) -> Array:
     return used * work.number_bytes * numbers
 
 
-def _gathered(cases: Cases, parameters: Stages) -> tuple[Array, Array]:
-    """(whole parameters of two layers, buffers of their collectives) with FSDP; one layer in our own trainer.
+def _sharded_layer(cases: Cases, parameters: Stages) -> tuple[Array, Array]:
+    """With FSDP: bytes of one whole layer's weights, and what the backward pass of a layer takes.
 
-    FSDP2 gathers into a buffer of its own stream and copies out; it prefetches one layer. Gradients: 16-bit ones of
-    a layer, and the operand of their reduce-scatter.
+    FSDP2 gathers into a buffer of its own stream and copies out (counted where this is used). In the backward pass:
+    the next layer, gathered ahead, gradients of a layer, and the float32 operand of their reduce-scatter.
     """
     plan, work = cases.plan, cases.work
     layer = parameters.layer
-    mixture = np.where(cases.network.experts > 0, 1.0, 0.0)
-    numbers = layer.attention + np.where(
-        mixture > 0, layer.mixture + layer.expert, layer.dense_mlp
-    )
-    sharded = np.where(plan.shard > 2, numbers, 0.0)
-    return 2.0 * work.number_bytes * sharded, (3.0 * work.number_bytes + work.grad_bytes) * sharded
+    numbers = layer.attention + np.where(cases.network.experts > 0, layer.mixture + layer.expert, layer.dense_mlp)
+    sharded = np.where((plan.shard > 2) & (plan.shard_group > 1), numbers, 0.0)
+    return work.number_bytes * sharded, (2.0 * work.number_bytes + work.grad_bytes) * sharded
+
+
+def _held_results(cases: Cases) -> Array:
+    """Bytes per token of gathered activations that wait for NCCL's stream in plain PyTorch with tensor parallelism
+    (record_stream); asynchronous tensor parallelism keeps them in symmetric memory, outside of the allocator."""
+    plan, software = cases.plan, cases.software
+    waits = (plan.tensor > 1) & (software.fused <= 0) & (software.own <= 0)
+    return np.where(waits, 2.0 * (1.0 - plan.tensor_overlap), 0.0) * cases.work.number_bytes * cases.network.hidden
