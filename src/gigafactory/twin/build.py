@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
 from gigafactory.errors import UserError
@@ -149,7 +150,7 @@ def _with_stack(factory: Factory, chosen: str) -> tuple[Plan, Work, Software]:
 def _recomputed(remat: str, usual: Stack) -> dict[str, float]:
     """train.remat in the words of another trainer."""
     if remat == "selective":
-        return {f"recompute_{name}": share for name, share in usual.selective.items()}
+        return dict(usual.selective)
     return {"recompute_full": float(remat == "full")}
 
 
@@ -219,7 +220,11 @@ def _check(cases: Cases, factory: Factory) -> None:
     """UserError with the first rule that the case breaks."""
     twin = factory.twin
     own = {"interleave": twin.interleave, "expert": twin.expert, "micro_rows": twin.micro_rows}
+    words = {"pipe": "stage", "tensor": "model", "global_rows": "batch_rows"}
+    if factory.layout.expert > 1:
+        words["data"] = "data x expert"
     for violation in violations(cases):
         field = violation.field
         where = f"twin.{field}" if own.get(field) is not None else FIELDS.get(field, f"twin.{field}")
-        raise UserError(f"{where}: {violation.text}")
+        text = re.sub(r"\w+", lambda match: words.get(match[0], match[0]), violation.text)
+        raise UserError(f"{where}: {text}")
