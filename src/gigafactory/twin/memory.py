@@ -21,8 +21,8 @@ from gigafactory.twin.parameters import Stage, Stages, stage_parameters
 from gigafactory.twin.prediction import MEMORY, Memory
 
 FUSED_LOSS_MONTHS = 60.0  # TransformerEngine's in-place cross entropy (Megatron-Core 0.10)
-VISIBLE_SHARE = 79.1 * 2.0**30 / 80e9
 COMPILED_LOSS_MONTHS = 62.0  # torchtitan compiles the loss since 2025-02
+VISIBLE_SHARE = 79.1 * 2.0**30 / 80e9  # what PyTorch shows of an H100 over the vendor's figure
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def peak_memory(cases: Cases, c: Constants) -> Memory:
     """Bytes of the fullest chip and their classes (names of prediction.MEMORY), arrays that broadcast to the cases'
     shape."""
     stages = _stages(cases, c)
-    totals = [sum(stage.values()) for stage in stages]
+    totals = [_total(stage) for stage in stages]
     most = np.maximum(np.maximum(totals[0], totals[1]), totals[2])
     first, last = totals[0] >= most, totals[2] >= most
     classes = {
@@ -53,8 +53,8 @@ def peak_memory(cases: Cases, c: Constants) -> Memory:
 
 def memory_bytes(cases: Cases, c: Constants) -> Array:
     """peak_memory(cases, c).memory_bytes alone, for the search."""
-    totals = [sum(stage.values()) for stage in _stages(cases, c)]
-    return np.maximum(np.maximum(totals[0], totals[1]), totals[2])
+    first, inner, last = (_total(stage) for stage in _stages(cases, c))
+    return np.maximum(np.maximum(first, inner), last)
 
 
 def budget_bytes(machine: Machine, c: Constants) -> Array:
@@ -62,8 +62,14 @@ def budget_bytes(machine: Machine, c: Constants) -> Array:
 
     Vendors' GB of HBM are GiB (an H100 of "80 GB" shows 79.1 GiB to PyTorch); a CPU's memory is what it says.
     """
-    visible = np.where(machine.generation > 0, VISIBLE_SHARE, 1.0)
+    visible: Array = np.where(machine.generation > 0, VISIBLE_SHARE, 1.0)
     return visible * machine.hbm_bytes - c.memory_context_bytes
+
+
+def _total(classes: dict[str, Array]) -> Array:
+    """Sum of the classes; the state first, whose arrays are small on a search's grid."""
+    state = classes["parameters"] + classes["gradients"] + classes["optimizer"]
+    return state + (classes["gathered"] + classes["communication"]) + (classes["activations"] + classes["workspace"])
 
 
 def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
