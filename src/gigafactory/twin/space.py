@@ -20,11 +20,12 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from dataclasses import fields as fields_of
 from functools import cached_property
 
 import numpy as np
 
-from gigafactory.twin.case import Array, Cases
+from gigafactory.twin.case import Array, Cases, Plan
 from gigafactory.twin.legal import divisors, legal
 
 DIMENSIONS = 6
@@ -38,25 +39,13 @@ MOST_TOKENS = 131_072
 GROUPS = (8, 32, 128, 512)
 """Chips that hold one copy of the state in HSDP."""
 
-RECOMPUTE: dict[str, dict[str, float]] = {
-    "none": {},
-    "attention": {"recompute_attention": 1.0},
-    "norm": {"recompute_norm": 1.0},
-    "activation": {"recompute_activation": 1.0},
-    "norm, activation": {"recompute_norm": 1.0, "recompute_activation": 1.0},
-    "mlp": {"recompute_mlp": 1.0},
-    "norm, attention, mlp": {"recompute_norm": 1.0, "recompute_attention": 1.0, "recompute_mlp": 1.0},
+AGAIN = tuple(one.name for one in fields_of(Plan) if one.name.startswith("recompute_"))
+FULL = {
     "full in 1/4 of the layers": {"recompute_full": 0.25},
     "full in 1/2 of the layers": {"recompute_full": 0.5},
     "full in 3/4 of the layers": {"recompute_full": 0.75},
     "full": {"recompute_full": 1.0},
 }
-LATENT = {
-    "up": {"recompute_up": 1.0},
-    "norm, activation, up": {"recompute_norm": 1.0, "recompute_activation": 1.0, "recompute_up": 1.0},
-}
-"""More ways where attention is latent (MLA)."""
-PARTS_OF_LAYER = ("full", "attention", "norm", "mlp", "activation", "up")
 
 Options = Mapping[str, Array]
 """Field -> its value in each option of a group, arrays of one length."""
@@ -151,19 +140,40 @@ class Space:
         return found
 
     @cached_property
+    def recomputed(self) -> dict[str, dict[str, float]]:
+        """Ways to recompute in words -> fields that are not 0."""
+        network = self.base.network
+        mlp = [
+            *(["mlp"] if not network.experts or network.dense_layers else []),
+            *(["experts"] if network.experts else []),
+        ]
+        if self.ours:
+            selective = ["attention", "norm", "activation", *(["mlp"] if network.experts else [])]
+            sets = {"none": [], "selective": selective}
+            return _ways(sets) | {"full": FULL["full"]}
+        sets = {
+            "none": [],
+            "attention": ["attention"],
+            "norm": ["norm"],
+            "activation": ["activation"],
+            "norm, activation": ["norm", "activation"],
+            "mlp": mlp,
+            "norm, attention, mlp": ["norm", "attention", *mlp],
+        }
+        if network.kv_rank:
+            sets |= {"up": ["up"], "norm, activation, up": ["norm", "activation", "up"]}
+        return _ways(sets) | FULL
+
+    @cached_property
     def layer_options(self) -> Options:
         base = self.base.plan
-        ways = RECOMPUTE | (LATENT if self.base.network.kv_rank else {})
-        if self.ours:
-            kept = ("norm", "attention", "activation", *(["mlp"] if self.base.network.experts else []))
-            ways = {"none": {}, "selective": {f"recompute_{part}": 1.0 for part in kept}, "full": RECOMPUTE["full"]}
         overlaps = [base.tensor_overlap] if self.ours else [1.0, 0.0]
         offloads = [0.0] if self.ours else [0.0, 1.0]
         return _options(
             [
-                {f"recompute_{part}": way.get(f"recompute_{part}", 0.0) for part in PARTS_OF_LAYER}
+                {name: way.get(name, 0.0) for name in AGAIN}
                 | {"tensor_overlap": overlap, "offload_activations": offload}
-                for way in ways.values()
+                for way in self.recomputed.values()
                 for overlap in overlaps
                 for offload in offloads
             ]
@@ -267,7 +277,7 @@ class Space:
     @property
     def fastest(self) -> dict[str, Array]:
         """The options of a layer and of the state that no other is faster than."""
-        fast = {f"recompute_{part}": 0.0 for part in PARTS_OF_LAYER}
+        fast = dict.fromkeys(AGAIN, 0.0)
         fast |= {"offload_activations": 0.0, "offload_weights": 0.0, "offload_optimizer": 0.0}
         return fast | {
             "tensor_overlap": float(self.layer_options["tensor_overlap"].max()),
@@ -321,6 +331,10 @@ def along(values: Array, *dimensions: int) -> Array:
     for dimension, size in zip(dimensions, np.shape(values), strict=True):
         shape[dimension] = size
     return np.reshape(values, shape)
+
+
+def _ways(sets: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+    return {name: {f"recompute_{part}": 1.0 for part in parts} for name, parts in sets.items()}
 
 
 def _options(options: list[dict[str, float]]) -> Options:
