@@ -65,6 +65,7 @@ def test_another_trainer_has_its_own_habits() -> None:
     assert case.work.micro_rows == 1
     assert case.micro_batches == 16
     assert megatron("train.remat=full").plan.recompute_full == 1
+    assert megatron("train.remat=full", "twin.recompute_layers=0.5").plan.recompute_full == 0.5
     selective = megatron("train.remat=selective").plan
     assert (selective.recompute_full, selective.recompute_attention) == (0, 1)
 

@@ -85,6 +85,9 @@ class TwinSection(Section):
     recompute: tuple[Recompute, ...] | None = Field(
         None, description="parts of a layer computed again in the backward pass; none follows train.remat"
     )
+    recompute_layers: float = Field(
+        1.0, ge=0, le=1, description="share of the layers that is computed again, whatever of them it is"
+    )
     tensor_overlap: bool | None = Field(
         None, description="tensor parallel sending hides behind matmuls; none: as usual"
     )

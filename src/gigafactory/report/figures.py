@@ -155,12 +155,13 @@ def scatter(
     y: Axis,
     x_high: float,
     y_marks: Sequence[float],
+    limit: float | None = None,
     width: int = 560,
     height: int = 300,
 ) -> str:
     """Points alone, all of them, a group a colour; the x axis runs from 0 to ``x_high``. Groups may be empty.
 
-    y_marks: what the y axis may be marked at; those within its limits are.
+    y_marks: what the y axis may be marked at; those within its limits are. limit: of x, a line from top to bottom.
     """
     points = [point for group in groups for point in group.points]
     if not points:
@@ -181,6 +182,8 @@ def scatter(
         dots = {(f"{across(at):.1f}", f"{up(value):.1f}") for at, value in group.points}
         circles = "".join(f'<circle cx="{cx}" cy="{cy}" r="{radius}"/>' for cx, cy in sorted(dots))
         parts.append(f'<g class="point p{group.color}">{circles}</g>')
+    if limit is not None and limit <= x_high:
+        parts.append(f'<path class="limit" d="M{across(limit):.1f} {up.end:.1f}V{up.start:.1f}"/>')
     parts.append(text_at(width - _RIGHT, height - 8, x.label, "end"))
     told = "; ".join(f"{group.name}: {len(group.points)}" for group in groups)
     return svg(title, f"{y.label} against {x.label}: {told}.", width, height, "".join(parts))

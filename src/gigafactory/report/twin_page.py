@@ -218,8 +218,8 @@ def lead(told: Told) -> str:
     many, rows = plan["micro_batches"], plan["micro_rows"]
     return (
         f"{fmt.parameters(told['model_parameters'])} parameters on {told['chips']:,} x {kinds} ({cut}), trained by"
-        f" {told['trainer']}{release} in {told['format']}; {plan['global_rows']:,} sequences of {plan['sequence']:,} tokens"
-        f" a step, {many:,} micro-batch{'' if many == 1 else 'es'} of {rows:,} per replica."
+        f" {told['trainer']}{release} in {told['format']}; {plan['global_rows']:,} sequences of {plan['sequence']:,}"
+        f" tokens a step, {many:,} micro-batch{'' if many == 1 else 'es'} of {rows:,} per replica."
     )
 
 

@@ -70,6 +70,8 @@ def cases_of(factory: Factory, machine: Machine | None = None) -> Cases:
     else:
         plan, work, software = _with_stack(factory, chosen)
     cases = Cases(_network(factory), plan, work, machine, software).replace(**_given(twin, factory, chosen))
+    again = {name: share for name, share in vars(cases.plan).items() if name.startswith("recompute_")}
+    cases = cases.replace(**{name: share * twin.recompute_layers for name, share in again.items()})
     _check(cases, factory)
     return cases
 
