@@ -84,7 +84,7 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
 
     # the layer in the backward pass: its gradients, and what it computes again
     busy = np.where(has_mixture, kinds.mixture.backward, kinds.dense.backward)
-    whole = np.where(has_mixture, kinds.mixture.everything, kinds.dense.everything)
+    whole: Array = np.where(has_mixture, kinds.mixture.everything, kinds.dense.everything)
     kept = np.where(has_mixture, kinds.mixture.kept, kinds.dense.kept)
     again = (whole - kept) * np.minimum(1.0, np.where(plan.recompute_full > 0, parameters.inner.layers, 1.0))
     layer, reduced = _sharded_layer(cases, parameters)
@@ -99,16 +99,17 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     flying = _in_flight(cases)
     on_chip = tokens * (1.0 - plan.offload_activations)
     lost = np.where(fsdp, c.memory_fragmentation, 0.0)
-    gathers = np.where(fsdp & (software.own <= 0) & (plan.shard_group > 1), work.number_bytes, 0.0)
+    gathers = np.where(fsdp & (plan.shard_group > 1), work.number_bytes, 0.0)
+    copied = np.where(software.own > 0, 0.0, 1.0)
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
-    stays = gathers * (plan.pipe > 1)
+    stays = gathers * (plan.pipe > 1) * copied
 
     def classes(stage: Stage, in_flight: Array, top: Array) -> dict[str, Array]:
         per_token = kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures
         activations = per_token * on_chip * in_flight
         held_whole = stays * (stage.dense + stage.expert)
         gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
-        buffers = layer + gathers * stage.vocabulary + held
+        buffers = copied * (layer + gathers * stage.vocabulary) + held
         return {
             "parameters": dense.weights * stage.dense + expert.weights * stage.expert,
             "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
@@ -130,7 +131,7 @@ def _shares(cases: Cases) -> tuple[_Share, _Share]:
     """Bytes per parameter outside and inside experts.
 
     Experts' shards are cut over the chips that hold the same experts: shard_group x tensor / (expert x
-    expert_tensor).
+    expert_tensor); our own trainer's expert axis lies beside the one of its shards.
     """
     plan, work, software = cases.plan, cases.work, cases.software
     own = software.own > 0
@@ -139,7 +140,8 @@ def _shares(cases: Cases) -> tuple[_Share, _Share]:
     moments = np.where(own, 8.0 - 4.0 * software.muon + 4.0 * software.average, 8.0)
     optimizer = (moments + np.where(float32 | (work.number_bytes >= 4), 0.0, 4.0)) * (1.0 - plan.offload_optimizer)
     group = np.maximum(plan.shard_group, 1.0)
-    of_experts = np.maximum(group * plan.tensor / (plan.expert * plan.expert_tensor), 1.0)
+    fewer = np.where(own, 1.0, plan.tensor / (plan.expert * plan.expert_tensor))
+    of_experts = np.maximum(group * fewer, 1.0)
 
     def share(group: Array) -> _Share:
         return _Share(
@@ -175,14 +177,15 @@ def _loss_per_token(cases: Cases) -> Array:
 
     In TransformerEngine's loss gradients take the logits' place (2 bytes), before it Megatron-Core's had a float32
     copy (6). PyTorch's F.cross_entropy holds three float32 copies and 16-bit logits (14), one more where the
-    vocabulary is cut (torch.distributed.tensor.parallel.loss), a compiled one a single copy.
+    vocabulary is cut (torch.distributed.tensor.parallel.loss), a compiled one a single copy. Our own trainer never
+    holds all logits.
     """
     network, plan, work, software = cases.network, cases.plan, cases.work, cases.software
     number = work.number_bytes
     fused = np.where(software.months >= FUSED_LOSS_MONTHS, number, number + 4.0)
     compiled = (software.compiled > 0) & (software.months >= COMPILED_LOSS_MONTHS)
     plain = np.where(compiled, number + 4.0, number + 12.0 + np.where(plan.tensor > 1, 4.0, 0.0))
-    per_logit = np.where(software.fused > 0, fused, plain)
+    per_logit = np.where(software.own > 0, 0.0, np.where(software.fused > 0, fused, plain))
     stream = network.hidden * np.where(plan.sequence_parallel > 0, 1.0 / plan.tensor, 1.0)
     ends = 3.0 * stream + np.where(plan.tensor > 1, 2.0 * network.hidden, 0.0)
     return per_logit * (1.0 + network.mtp_layers) * network.vocab / plan.tensor + number * ends
