@@ -124,7 +124,7 @@ def _pipe_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
         "pipe",
         chunks > places,
         lambda look: (
-            f"pipe {look('pipe'):g} x interleave {look('interleave'):g} = {look('pipe') * look('interleave'):g} stages"
+            f"{look('pipe'):g} x interleave {look('interleave'):g} = {look('pipe') * look('interleave'):g} stages"
             f" are more than the {look('layers'):g} layers; at most pipe {look('layers') // look('interleave'):g}"
         ),
     )
@@ -167,7 +167,7 @@ def _expert_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
         "expert",
         mixture & _uneven(plan.data * plan.context * plan.tensor, plan.expert * plan.expert_tensor),
         lambda look: (
-            f"expert {look('expert'):g} x expert_tensor {look('expert_tensor'):g} must divide data x context x tensor ="
+            f"{look('expert'):g} x expert_tensor {look('expert_tensor'):g} must divide data x context x tensor ="
             f" {look('data') * look('context') * look('tensor'):g}"
         ),
     )
@@ -197,7 +197,7 @@ def _sequence_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
         "context",
         _uneven(work.sequence, cut),
         lambda look: (
-            f"context {look('context'):g} x tensor {look('tensor'):g}"
+            f"{look('context'):g} x tensor {look('tensor'):g}"
             f"{' x 2 (ring)' if look('context') > 1 and look('ring') else ''} must divide sequence={look('sequence'):g}"
         ),
     )
