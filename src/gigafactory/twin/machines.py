@@ -52,8 +52,8 @@ def machine_of(
     fabric = fabric or catalog.fabric(chip.fabric or "infiniband-ndr")
     nic = nic_bits_per_s or float(chip.nic_bits_per_s or fabric.link_bits_per_s)
     servers_chips = node_chips or float(chip.node_chips)
-    rated = chip.rated_power_w or chip.power_w
-    limit = power_cap_w or (chip.power_w and float(chip.power_w))
+    rated = float(chip.rated_power_w or chip.power_w or 0.0)
+    limit = min(power_cap_w or float(chip.power_w or 0.0), rated or math.inf)
     planes = min(rails or servers_chips, servers_chips)
     links = servers_chips * nic / float(fabric.link_bits_per_s)
     ports = float(fabric.switch_ports) if fabric.switch_ports else 64.0
@@ -69,12 +69,13 @@ def machine_of(
         domain_bytes_per_s=float(chip.scaleup_bytes_per_s),
         nic_bytes_per_s=nic / 8.0,
         node_chips=servers_chips,
-        power_share=min(limit / float(rated), 1.0) if limit and rated else 1.0,
+        power_w=limit,
+        power_share=limit / rated if rated else 1.0,
         throughput_share=float(fabric.throughput_share) if fabric.throughput_share else 1.0,
         tiers=tiers,
         rails=planes,
         oversubscription=oversubscription,
-        leaf_nodes=max(math.floor(down * planes / links), 1.0),
+        leaf_nodes=max(float(math.floor(down * planes / links)), 1.0),
         **({"host_bytes_per_s": float(chip.host_bytes_per_s)} if chip.host_bytes_per_s else {}),
     )
 
@@ -112,11 +113,11 @@ def chip_by_name(name: str) -> Chip:
     names: list[str] = []
     for chip in catalog.chips().values():
         known = (chip.name, chip.title.split("(")[0], *chip.device_names, *chip.run_names)
-        names += known
+        names += [chip.name, *(each.lower() for each in chip.run_names)]
         if family and family in {_parsed(each)[0] for each in known}:
             found[chip.name] = chip
     if not found:
-        near = get_close_matches(name, names, n=3, cutoff=0.5)
+        near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
         words = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(catalog.chips())}"
         raise UserError(f"gpu: no chip {name!r} in the catalogue; {words}")
     if memory_bytes:
