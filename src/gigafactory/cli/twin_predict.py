@@ -38,7 +38,7 @@ def predict(
     """
     from gigafactory.errors import UserError
     from gigafactory.factory.summary import load_checked
-    from gigafactory.files import write_atomic
+    from gigafactory.files import disk_errors, write_atomic
     from gigafactory.report.twin_page import twin_page
     from gigafactory.twin.outcome import outcome
     from gigafactory.twin.told import told
@@ -55,6 +55,8 @@ def predict(
     result = outcome(factory, prediction, _goodput(factory))
     found = told(factory, prediction, result, calibration=named)
     page = html if html is not None else Path("runs") / f"{factory.train.name}-twin" / "report.html"
+    with disk_errors(page.parent, "create"):
+        page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, twin_page(found))
     if as_json:
         print(json.dumps(found))
@@ -112,7 +114,7 @@ def headlines(found: Told) -> list[str]:
     of_format = ""
     if found["mfu_of_format"]["value"] != found["mfu"]["value"]:
         of_format = f"; of the {found['format']} peak {_percent(found['mfu_of_format'])}"
-    full = found["memory_bytes"]["value"] / found["hbm_bytes"]
+    full = found["memory_bytes"]["value"] / found["memory_limit_bytes"]
     fits = "fits" if found["fits"] else "[red]does not fit[/red]"
     rows = [
         ("step", seconds(step["value"]), f"80 % interval {seconds(step['low'])} to {seconds(step['high'])}"),
@@ -127,7 +129,7 @@ def headlines(found: Told) -> list[str]:
         (
             "memory",
             fmt.byte_size(found["memory_bytes"]["value"]),
-            f"{100 * full:.0f} % of {fmt.byte_size(found['hbm_bytes'])}: {fits};"
+            f"{100 * full:.0f} % of the {fmt.byte_size(found['memory_limit_bytes'])} to be had: {fits};"
             f" {interval(found['memory_bytes'], fmt.byte_size)}",
         ),
     ]
@@ -163,15 +165,15 @@ def _memory(found: Told) -> Table:
     from gigafactory.report.twin_page import MEMORY
 
     table = _table("memory of the fullest GPU", "size", "share", "")
-    hbm_bytes = found["hbm_bytes"]
-    rows = [(words, found["memory_classes_bytes"].get(name, 0.0)) for name, words, _ in MEMORY]
-    for words, size in rows:
+    limit_bytes, whole = found["memory_limit_bytes"], found["memory_bytes"]["value"]
+    for name, words, _ in MEMORY:
+        size = found["memory_classes_bytes"].get(name, 0.0)
         if size > 0:
-            bar = "█" * round(_BAR * size / hbm_bytes)
-            table.add_row(f"  {words}", fmt.byte_size(size), f"{100 * size / hbm_bytes:.1f} %", f"[dim]{bar}[/dim]")
+            bar = "█" * round(_BAR * size / max(limit_bytes, whole))
+            table.add_row(f"  {words}", fmt.byte_size(size), f"{100 * size / limit_bytes:.1f} %", f"[dim]{bar}[/dim]")
     left = found["memory_left_bytes"]
     words = "left" if left >= 0 else "[red]missing[/red]"
-    table.add_row(f"  [bold]{words}[/bold]", fmt.byte_size(abs(left)), f"{100 * abs(left) / hbm_bytes:.1f} %", "")
+    table.add_row(f"  [bold]{words}[/bold]", fmt.byte_size(abs(left)), f"{100 * abs(left) / limit_bytes:.1f} %", "")
     return table
 
 

@@ -45,7 +45,7 @@ def search_page(told: Told) -> str:
     )
 
 
-_MAP_NOTE = "Each dot is a layout. Left of the limit it fits. Where two layouts take the same memory the upper one is the better."
+_MAP_NOTE = "Each dot is a layout; left of the limit it fits. Of two that take the same memory the upper one is better."
 _NEIGHBOURS_NOTE = "One thing changed in the fastest layout, and what comes of it."
 
 

@@ -78,7 +78,9 @@ _OPERATORS_NOTE = (
 
 def tiles(told: Told) -> list[page.Tile]:
     """The numbers that sum a prediction up."""
-    share = told["memory_bytes"]["value"] / told["hbm_bytes"]
+    limit_bytes = told["memory_limit_bytes"]
+    full = told["memory_bytes"]["value"] / limit_bytes
+    fits = "fits" if told["fits"] else "does not fit"
     found = [
         page.Tile("Step", seconds(told["step_s"]["value"]), interval(told["step_s"], seconds)),
         page.Tile(
@@ -90,7 +92,7 @@ def tiles(told: Told) -> list[page.Tile]:
         page.Tile(
             "Memory",
             fmt.byte_size(told["memory_bytes"]["value"]),
-            f"{100 * share:.0f} % of {fmt.byte_size(told['hbm_bytes'])}: {'fits' if told['fits'] else 'does not fit'}",
+            f"{100 * full:.0f} % of {fmt.byte_size(limit_bytes)}: {fits}",
         ),
         page.Tile(
             "Run",
@@ -128,11 +130,9 @@ def _whole_width(caption: str, draw: Callable[[int], str]) -> str:
 
 
 def _memory_note(told: Told) -> str:
-    left = told["memory_left_bytes"]
-    of = f"{fmt.byte_size(told['hbm_bytes'])} of HBM, less what the driver and the libraries take before the first step"
-    if left >= 0:
-        return f"{of}: {fmt.byte_size(left)} are left."
-    return f"{of}: {fmt.byte_size(-left)} are missing."
+    left, limit = told["memory_left_bytes"], fmt.byte_size(told["memory_limit_bytes"])
+    words = f"{fmt.byte_size(left)} are left" if left >= 0 else f"{fmt.byte_size(-left)} are missing"
+    return f"{limit} is what a program may allocate, beside the driver and the libraries: {words}."
 
 
 def _ways_table(told: Told) -> str:

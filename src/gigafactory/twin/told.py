@@ -10,9 +10,10 @@ from gigafactory.report import format as fmt
 from gigafactory.twin.breakdown import operator_costs
 from gigafactory.twin.build import number_format
 from gigafactory.twin.constants import shipped
-from gigafactory.twin.memory import budget_bytes, ways_to_fit
+from gigafactory.twin.memory import budget_bytes
 from gigafactory.twin.outcome import KWH_J, Outcome, Prediction
 from gigafactory.twin.ranges import SHARE, Range
+from gigafactory.twin.ways import ways_to_fit
 
 DEFINITIONS = {
     "mfu": "model FLOPs per second over the chips' dense 16-bit peak (32-bit on a CPU): forward and backward of the"
