@@ -16,23 +16,9 @@ from gigafactory.twin.case import Cases
 from gigafactory.twin.machines import slowest
 from gigafactory.twin.space import AGAIN, Space
 
-CUT = frozenset(
-    [
-        "micro_rows",
-        "shard",
-        "shard_group",
-        "interleave",
-        "balanced_stages",
-        "expert",
-        "expert_tensor",
-        "sequence_parallel",
-        "ring",
-        "recompute",
-        "recompute_layers",
-        "tensor_overlap",
-        "data_overlap",
-        "offload",
-    ]
+CUT = (
+    *("micro_rows", "shard", "shard_group", "interleave", "balanced_stages", "expert", "expert_tensor"),
+    *("sequence_parallel", "ring", "recompute", "recompute_layers", "tensor_overlap", "data_overlap", "offload"),
 )
 """Fields of the twin section that the search chooses itself."""
 
