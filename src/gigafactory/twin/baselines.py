@@ -25,9 +25,9 @@ def baseline_steps(
     groups = {
         "one constant": one,
         "per chip": list(chips),
-        "per chip and format": by_format,
-        "per chip, format, dense or mixture": by_kind,
-        "per chip, format, dense or mixture, source": by_source,
+        "per chip, format": by_format,
+        "per chip, format, kind": by_kind,
+        "per chip, format, kind, source": by_source,
     }
     return {name: _best(ideal_s, measured_s, np.array(labels)) for name, labels in groups.items()}
 

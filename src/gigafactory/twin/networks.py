@@ -144,6 +144,8 @@ def published_network(model: str, dimensions: Mapping[str, float]) -> Named:
             window=facts.get("window", 0.0),
             windowed_share=facts.get("windowed_share", 0.0),
             norms=facts.get("norms", 2.0),
+            expert_biases=facts.get("expert_biases", 0.0) if experts else 0.0,
+            route_groups=facts.get("route_groups", 0.0) if experts else 0.0,
         ),
         mtp_layers=facts.get("mtp_layers", 0.0),
         assumed=tuple(assumed),

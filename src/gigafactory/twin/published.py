@@ -22,7 +22,7 @@ BY_MODULE = {
     "moe_act": "recompute_activation",
     "act": "recompute_activation",
     "mla_up_proj": "recompute_up",
-    "moe": "recompute_mlp",
+    "moe": "recompute_experts",
     "mlp": "recompute_mlp",
 }
 """Megatron's recompute modules as fields of Plan."""
@@ -195,22 +195,15 @@ def _recompute(text: str, network: Network, trainer: Stack, told: Words, assumed
         return {"recompute_full": min(layers / network.layers, 1.0)}
     if "selec" in words or re.search(r"attn|mlp|norm|act|up_proj|moe", words):
         modules = re.findall(r"[a-z_]+", words.replace("selective", "")) + told.modules()
-        fields = _module_fields(modules, network)
+        fields = _module_fields(modules)
         return fields or dict(trainer.selective)
     if words not in ("none", "no", "false", "0", "off"):
         assumed.append("recompute: taken as none")
     return {}
 
 
-def _module_fields(modules: list[str], network: Network) -> dict[str, float]:
-    mixture_share = (network.layers - network.dense_layers) / network.layers if network.experts else 0.0
-    shares = {"mlp": 1.0 - mixture_share, "moe": mixture_share}
-    fields: dict[str, float] = {}
-    for module in modules:
-        if module in BY_MODULE:
-            name = BY_MODULE[module]
-            fields[name] = min(fields.get(name, 0.0) + shares.get(module, 1.0), 1.0)
-    return fields
+def _module_fields(modules: list[str]) -> dict[str, float]:
+    return {BY_MODULE[module]: 1.0 for module in modules if module in BY_MODULE}
 
 
 class Words:

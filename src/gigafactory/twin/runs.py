@@ -7,8 +7,9 @@ import io
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -105,11 +106,10 @@ def read_runs(path: Path) -> Runs:
 def take_runs(runs: Runs, mask: np.ndarray) -> Runs:
     """The runs of a mask (booleans, one per run); problems stay."""
     index = np.flatnonzero(mask)
-    lists = {name: [value[i] for i in index] for name, value in vars(runs).items() if isinstance(value, list)}
-    lists["problems"] = runs.problems
-    return Runs(
-        cases=take(runs.cases, index), step_s=runs.step_s[index], memory_bytes=runs.memory_bytes[index], **lists
-    )
+    lists = ("rows", "lines", "ids", "source_group", "model", "assumed")
+    taken: dict[str, Any] = {name: [getattr(runs, name)[i] for i in index] for name in lists}
+    taken |= {"step_s": runs.step_s[index], "memory_bytes": runs.memory_bytes[index]}
+    return replace(runs, cases=take(runs.cases, index), **taken)
 
 
 def source_group(row: Mapping[str, str]) -> str:
