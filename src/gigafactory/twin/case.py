@@ -27,7 +27,8 @@ class Network:
     that have a dense MLP of size ffn. q_rank, kv_rank (0: no latent attention), rope_dim, value_dim: MLA, where
     head_dim is the size of a head without its rotary part. window (0: none): keys that a token sees in
     windowed_share of the layers. mtp_layers: layers that predict further tokens, each with a loss of its own.
-    norms: per layer. embedding_parameters follow from vocab, hidden and tied.
+    norms: per layer. expert_biases: experts add biases, outside the grouped products. route_groups: servers at most
+    that hold the experts of one token (0: any). embedding_parameters follow from vocab, hidden and tied.
     """
 
     layers: Array
@@ -52,6 +53,8 @@ class Network:
     windowed_share: Array = 0.0
     mtp_layers: Array = 0.0
     norms: Array = 2.0
+    expert_biases: Array = 0.0
+    route_groups: Array = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,8 @@ class Plan:
     (data x context, fewer in HSDP). sequence_parallel: norms and residuals are cut over tensor as well.
     ring: context parallelism passes keys and values round (1) or changes heads for positions (0, all-to-all).
     recompute_*: the part of a layer that the backward pass computes again (share of layers, 0 to 1): all of it,
-    the attention core, the norms, the whole MLP, its activation, the up projections of MLA; recompute_ops: all but the
+    the attention core, the norms, the MLP of dense layers, all of a mixture with its exchange (recompute_experts),
+    activations of both, the up projections of MLA; recompute_ops: all but the
     attention core and every second matmul (torchtitan's selective checkpointing per operation).
     tensor_overlap, data_overlap, expert_overlap: communication that hides behind computation (that of the experts
     behind another micro-batch). offload_*: shares kept in host memory.
@@ -87,6 +91,7 @@ class Plan:
     recompute_attention: Array = 0.0
     recompute_norm: Array = 0.0
     recompute_mlp: Array = 0.0
+    recompute_experts: Array = 0.0
     recompute_activation: Array = 0.0
     recompute_up: Array = 0.0
     recompute_ops: Array = 0.0
@@ -133,7 +138,8 @@ class Machine:
     """Chips and the networks between them.
 
     generation: 0 a CPU, 8 Ampere, 9 Hopper, 10 Blackwell. flops: dense peak of 16-bit matmuls (32-bit on a CPU);
-    low_flops: dense peak of the matmuls' own format. units: streaming multiprocessors (cores). power_share: power
+    low_flops: dense peak of the matmuls' own format. units: streaming multiprocessors (cores). power_w: what a chip may
+    draw (0: not known); power_share: power
     limit over the rated one of the chip. domain_chips: chips that share the scale-up fabric, at
     domain_bytes_per_s each in one direction. nic_bytes_per_s: per chip between domains, what the fabric delivers of
     it at scale is throughput_share; tiers of switches, rails, oversubscription. node_chips: chips per server.
@@ -152,6 +158,7 @@ class Machine:
     nic_bytes_per_s: Array
     node_chips: Array = 8.0
     power_share: Array = 1.0
+    power_w: Array = 0.0
     throughput_share: Array = 1.0
     tiers: Array = 2.0
     rails: Array = 8.0
@@ -177,6 +184,7 @@ class Software:
     compiled: Array = 0.0
     grouped: Array = 0.0
     dedup: Array = 0.0
+    low_attention: Array = 0.0
     own: Array = 0.0
     average: Array = 0.0
     muon: Array = 0.0

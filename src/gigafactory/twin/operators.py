@@ -149,7 +149,9 @@ def _tensor_messages(cases: Cases, name: str, where: Where, again: Array, count:
 def _attention(cases: Cases) -> list[Operator]:
     network, plan, work = cases.network, cases.plan, cases.work
     many, apart = tokens(cases), tokens_apart(cases)
-    full, t = plan.recompute_full, plan.tensor
+    t, ops = plan.tensor, plan.recompute_ops
+    whole_again = plan.recompute_full
+    full = np.maximum(whole_again, 0.5 * ops)  # per operation: every second product
     latent = np.where(network.kv_rank > 0, 1.0, 0.0)
     kv_rank = np.maximum(network.kv_rank, 1.0)
     plain = 1.0 - latent
@@ -157,7 +159,7 @@ def _attention(cases: Cases) -> list[Operator]:
     kv_heads = np.where(network.kv_heads > 0, np.maximum(network.kv_heads / t, 1.0), heads)
     value_dim = np.where(network.value_dim > 0, network.value_dim, network.head_dim)
     qk_dim = network.head_dim + network.rope_dim * latent
-    norm_again = np.maximum(full, plan.recompute_norm)
+    norm_again = np.maximum(np.maximum(whole_again, ops), plan.recompute_norm)
 
     made = elementwise(
         cases, "attention norm", "layer", 2 * apart * network.hidden, 2 * apart * network.hidden, unfused=2.0,
@@ -183,14 +185,15 @@ def _attention(cases: Cases) -> list[Operator]:
                             apart * (network.q_rank + network.kv_rank) + many * heads * qk_dim, kernels=4.0,
                             count=latent, again=full)  # fmt: skip
     turned = many * (heads + kv_heads) * np.where(latent > 0, network.rope_dim, network.head_dim)
-    made += elementwise(cases, "rotary", "layer", turned, turned, unfused=3.0, backward=1.0, again=full)
+    made += elementwise(cases, "rotary", "layer", turned, turned, unfused=3.0, backward=1.0,
+                        again=np.maximum(whole_again, ops))  # fmt: skip
 
     flash = np.where(cases.software.flash > 0, 1.0, 0.0)
     queries = work.sequence / plan.context
     whole = np.where(work.causal > 0, 0.5, 1.0) * work.sequence
     share = np.where(network.window > 0, network.windowed_share, 0.0)
     seen = whole * (1 - share) + np.minimum(whole, network.window) * share
-    core_again = np.maximum(full, plan.recompute_attention)
+    core_again = np.maximum(whole_again, plan.recompute_attention)
     core = {"rows": work.micro_rows, "heads": heads, "queries": queries, "qk_dim": qk_dim, "v_dim": value_dim}
     if np.any(flash > 0):
         made.append(Attention("attention core", "forward", keys=seen, factor=1.0, count=flash, **core))
@@ -262,12 +265,12 @@ def _mlp(
     *,
     batch: Array = 1.0,
     count: Array = 1.0,
+    again: Array = 0.0,
     grouped: bool = False,
 ) -> list[Operator]:
     """One MLP: up (and gate), activation, down. rows: per matrix; width: hidden units on this chip."""
     network, plan = cases.network, cases.plan
-    again = np.maximum(plan.recompute_full, plan.recompute_mlp)
-    act_again = np.maximum(again, plan.recompute_activation)
+    act_again = np.maximum(np.maximum(again, plan.recompute_ops), plan.recompute_activation)
     ups = np.where(network.gated > 0, 2.0, 1.0) * width
     made = product(
         f"{name} up", where, rows, ups, network.hidden, batch=batch, count=count, again=again, grouped=grouped
@@ -289,13 +292,14 @@ def _mlp(
 def _dense_mlp(cases: Cases) -> list[Operator]:
     network, plan = cases.network, cases.plan
     apart = tokens_apart(cases)
-    norm_again = np.maximum(plan.recompute_full, plan.recompute_norm)
-    again = np.maximum(plan.recompute_full, plan.recompute_mlp)
+    ops = plan.recompute_ops
+    norm_again = np.maximum(np.maximum(plan.recompute_full, ops), plan.recompute_norm)
+    again = np.maximum(np.maximum(plan.recompute_full, 0.5 * ops), plan.recompute_mlp)
     made = elementwise(
         cases, "mlp norm", "dense", 2 * apart * network.hidden, 2 * apart * network.hidden, unfused=2.0, kernels=2.0,
         again=norm_again,
     )  # fmt: skip
-    made += _mlp(cases, "mlp", "dense", tokens(cases), network.ffn / plan.tensor)
+    made += _mlp(cases, "mlp", "dense", tokens(cases), network.ffn / plan.tensor, again=again)
     return made + _tensor_messages(cases, "mlp", "dense", again)
 
 
@@ -303,8 +307,8 @@ def _mixture(cases: Cases) -> list[Operator]:
     """Router, dispatch, experts as one grouped product, combination; shared experts beside them."""
     network, plan, work = cases.network, cases.plan, cases.work
     apart = tokens_apart(cases)
-    again = np.maximum(plan.recompute_full, plan.recompute_mlp)
-    norm_again = np.maximum(plan.recompute_full, plan.recompute_norm)
+    again = np.maximum(np.maximum(plan.recompute_full, 0.5 * plan.recompute_ops), plan.recompute_experts)
+    norm_again = np.maximum(np.maximum(plan.recompute_full, plan.recompute_ops), plan.recompute_norm)
     some = np.maximum(network.experts, 1.0)
     local = np.maximum(some / plan.expert, 1.0)
     # Dropless: as many rows as tokens choose; with places: a fixed number, used or not.
@@ -330,10 +334,14 @@ def _mixture(cases: Cases) -> list[Operator]:
         batch=local,
         grouped=True,
     )
+    if np.any(network.expert_biases > 0):
+        out = rows * local * ((1.0 + network.gated) * network.moe_ffn / plan.expert_tensor + hidden)
+        made += elementwise(cases, "expert biases", "mixture", out, out, kernels=2.0, count=network.expert_biases,
+                            again=again)  # fmt: skip
     if np.any(network.shared_ffn > 0):
         shared = np.where(network.shared_ffn > 0, 1.0, 0.0)
         width = np.maximum(network.shared_ffn, 1.0) / plan.tensor
-        made += _mlp(cases, "shared expert", "mixture", tokens(cases), width, count=shared)
+        made += _mlp(cases, "shared expert", "mixture", tokens(cases), width, count=shared, again=again)
         made += _tensor_messages(cases, "shared expert", "mixture", again, shared)
     return made + _expert_messages(cases, sent, again)
 
@@ -349,7 +357,9 @@ def _expert_messages(cases: Cases, sent: Array, again: Array) -> list[Operator]:
     topk = np.maximum(network.topk, 1.0)
     dedup = np.where(cases.software.dedup > 0, 1.0, 0.0)
     # One copy per domain over the network, passed on inside; else one copy per expert all the way.
-    across = size * np.where(dedup > 0, _distinct(topk, domains) / topk, 1.0)
+    met = _distinct(topk, domains)
+    met = np.where(network.route_groups > 0, np.minimum(met, network.route_groups), met)
+    across = size * np.where(dedup > 0, met / topk, 1.0)
     within = size * np.where(dedup > 0, _distinct(topk, inside) / topk, 1.0)
     made: list[Operator] = []
     phases: tuple[tuple[Phase, Array], ...] = (("forward", 2.0), ("backward", 2.0), ("recompute", 2.0 * again))
@@ -360,12 +370,13 @@ def _expert_messages(cases: Cases, sent: Array, again: Array) -> list[Operator]:
             whole = count * np.where((domains > 1) & (dedup > 0), 0.0, 1.0)
             parted = count * np.where((domains > 1) & (dedup > 0), 1.0, 0.0)
             made.append(Message(f"tokens to experts {phase}", phase, "mixture", "all-to-all", "expert", within,
-                                plan.expert, stride, whole))  # fmt: skip
+                                plan.expert, stride, whole, plan.expert_overlap))  # fmt: skip
             if np.any(parted > 0):
                 made.append(Message(f"tokens between domains {phase}", phase, "mixture", "all-to-all", "expert",
-                                    across, domains, stride * inside, parted))  # fmt: skip
+                                    across, domains, stride * inside, parted,
+                                    plan.expert_overlap))  # fmt: skip
                 made.append(Message(f"tokens inside domains {phase}", phase, "mixture", "all-to-all", "expert",
-                                    within, inside, stride, parted))  # fmt: skip
+                                    within, inside, stride, parted, plan.expert_overlap))  # fmt: skip
         if np.any(plan.expert_tensor > 1):
             gathered = size * plan.expert_tensor
             kinds: tuple[Collective, ...] = ("all-gather", "reduce-scatter")

@@ -68,13 +68,13 @@ def stage_layers(cases: Cases) -> tuple[Array, Array, Array]:
     """Layers (MTP not counted) of the first, an inner and the last stage, all chunks together.
 
     Chunks are filled evenly; what is missing to a full pipeline is missing on the last and the first stage, half
-    each. With `balanced`, embedding and logits count as a layer each.
+    each, all on the last where it predicts further tokens. With `balanced`, embedding and logits count as a layer each.
     """
     network, plan = cases.network, cases.plan
     cut = np.where(plan.pipe > 1, plan.balanced, 0.0)
     inner = np.ceil((network.layers + 2.0 * cut) / (plan.pipe * plan.interleave)) * plan.interleave
     missing = inner * plan.pipe - network.layers
-    of_first = np.floor(missing / 2.0)
+    of_first = np.where(network.mtp_layers > 0, 0.0, np.floor(missing / 2.0))
     return np.maximum(inner - of_first, 1.0), inner, np.maximum(inner - (missing - of_first), 1.0)
 
 

@@ -17,6 +17,10 @@ from gigafactory.twin.operator import Attention, Matmul, Traffic
 TILE = 128.0 * 256.0  # numbers of a result that one multiprocessor works on at a time
 
 
+POWER_W = (400.0, 700.0, 1200.0)
+"""What the chip draws for which the efficiencies of a generation hold: A100, H100, GB200 (catalogue, power_w)."""
+
+
 @dataclass(frozen=True)
 class Speeds:
     """What a chip reaches: FLOP/s of 16-bit (half) and of the work's own products (low) on large shapes, of the
@@ -35,10 +39,12 @@ def by_generation(generation: Array, ampere: float, hopper: float, blackwell: fl
 
 
 def speeds(cases: Cases, c: Constants) -> Speeds:
-    """Speeds that the chips of the cases reach. A power limit below the rated one costs FLOP/s by a power law."""
+    """Speeds that the chips of the cases reach. What a chip may draw, beside others of its generation, limits its
+    clock under load: FLOP/s follow it by a power law."""
     machine, work = cases.machine, cases.work
     age = machine.generation
-    limited = machine.power_share**c.power_exponent
+    drawn = np.where(machine.power_w > 0, machine.power_w, by_generation(age, *POWER_W) * machine.power_share)
+    limited = (drawn / by_generation(age, *POWER_W)) ** c.power_exponent
     half = by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
     low = by_generation(age, c.matmul_ampere, c.low_hopper, c.low_blackwell)
     low = low * np.where(work.block_scaled > 0, c.block_scaled, 1.0) * np.where(work.four_bit > 0, c.four_bit, 1.0)
@@ -61,7 +67,7 @@ def matmul_seconds(op: Matmul, cases: Cases, at: Speeds, c: Constants) -> Array:
     lost = 1.0 + c.wave * at.wave_numbers / (op.batch * op.m * op.n) + edge / np.minimum(op.m, op.n) + c.depth / op.k
     computing = 2.0 * op.m * op.n * op.k / flops * lost
     if op.grouped:
-        computing = computing * c.grouped
+        computing = computing * np.where(cases.software.grouped > 0, 1.0, c.grouped)
     number = np.where(work.low > 0, 1.0, work.number_bytes) if op.low else work.number_bytes
     moving = ((op.m + op.n) * op.k * number + op.m * op.n * work.number_bytes) / at.hbm_bytes_per_s
     return np.maximum(computing, moving) * (op.batch * op.count)
@@ -71,7 +77,8 @@ def attention_seconds(op: Attention, cases: Cases, at: Speeds, c: Constants) -> 
     """All executions of an attention kernel: long rows of keys amortise its start, small heads feed it badly."""
     lost = (1.0 + c.flash_ramp / op.keys) * (128.0 / np.minimum(op.qk_dim, 128.0)) ** c.flash_small_heads
     slower = 1.0 if op.phase != "backward" else c.flash_backward
-    return op.flops / at.attention_flops * lost * slower
+    faster = np.where(cases.software.low_attention > 0, c.low_attention, 1.0)
+    return op.flops / (at.attention_flops * faster) * lost * slower
 
 
 def traffic_seconds(op: Traffic, at: Speeds, c: Constants) -> Array:

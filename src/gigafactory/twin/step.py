@@ -46,6 +46,10 @@ class Cost:
 
 def step_time(cases: Cases, c: Constants) -> StepTime:
     """Step time and its parts (names of prediction.PARTS), arrays of the cases' shape."""
+    if np.any(cases.software.own > 0):
+        from gigafactory.twin.own_time import own_step_time
+
+        return own_step_time(cases, c)
     costs = micro_batch_costs(cases, operators(cases), c)
     return schedule(cases, costs, stage_parameters(cases), c)
 
@@ -75,8 +79,11 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
                 cost.add(op.phase, f"{op.axis}_comm", seconds)
                 cost.kernels = cost.kernels + op.count
     _progress(cases, costs, c)
-    for cost in costs.values():
-        _launches(cases, cost, c)
+    # Without kernels for all experts the host learns each expert's rows before it launches: nothing to capture.
+    captured = cases.software.graphs
+    for where, cost in costs.items():
+        known = np.maximum(cases.software.grouped, cases.work.capacity > 0) if where == "mixture" else 1.0
+        _launches(cases, cost, captured * known, c)
     return costs
 
 
@@ -97,12 +104,12 @@ def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
             way["memory_bound"] = way["memory_bound"] * slower
 
 
-def _launches(cases: Cases, cost: Cost, c: Constants) -> None:
-    """Where the host launches kernels more slowly than the chip runs them, the chip waits."""
+def _launches(cases: Cases, cost: Cost, captured: Array, c: Constants) -> None:
+    """Where the host launches kernels more slowly than the chip runs them, the chip waits; near balance now and then."""
     eager = np.where(cases.software.fused + cases.software.compiled > 0, 1.0, c.eager_launches)
-    launch = cost.kernels * c.launch_s * (1.0 - cases.software.graphs) * eager
+    launch = cost.kernels * c.launch_s * (1.0 - captured) * eager
     busy = cost.forward_s + cost.backward_s
-    cost.add("backward", "host", np.maximum(launch - busy, 0.0))
+    cost.add("backward", "host", np.sqrt(np.sqrt(launch**4 + busy**4)) - busy)
 
 
 def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constants) -> StepTime:
