@@ -27,6 +27,11 @@ def test_kinds_of_one_speed_gain_nothing() -> None:
     assert balanced([0.7, 0.7], [3, 5], 6, [0.1, 0.1]).gain == pytest.approx(0)
 
 
+def test_a_kind_without_a_whole_replica_does_not_count() -> None:
+    found = balanced([1.0, 2.0], [4, 0], 8)
+    assert (found.pace, found.even_s, found.micro_batches) == (0, 8.0, (8, 0))
+
+
 @given(
     st.lists(st.tuples(st.floats(0.1, 3), st.integers(1, 3), st.floats(0, 2)), min_size=1, max_size=3),
     st.integers(1, 4),

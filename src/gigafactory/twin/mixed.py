@@ -32,20 +32,22 @@ def balanced(
     """Deal a step's micro-batches (``micro_batches`` per replica when even) so that the last replica ends first.
 
     micro_s: seconds of one micro-batch on each kind; fixed_s: of what does not grow with them (default 0). A replica
-    is all of one kind. Every replica computes one micro-batch at least. The shortest time T is found among the moments
-    at which a replica can end: the least with sum over kinds of replicas x floor((T - fixed) / micro) >= the total.
+    is all of one kind; a kind without any does not count. Every replica computes one micro-batch at least. The
+    shortest time T is found among the moments at which a replica can end: the least with sum over kinds of
+    replicas x floor((T - fixed) / micro) >= the total.
     """
     fixed = [0.0] * len(micro_s) if fixed_s is None else list(fixed_s)
-    kinds = range(len(micro_s))
-    even = [fixed[kind] + micro_batches * micro_s[kind] for kind in kinds]
-    total = micro_batches * sum(replicas)
+    kinds = [kind for kind, count in enumerate(replicas) if count > 0]
+    even = {kind: fixed[kind] + micro_batches * micro_s[kind] for kind in kinds}
+    latest, total = max(even.values()), micro_batches * sum(replicas)
 
     def fits(kind: int, moment: float) -> int:
-        return max(math.floor((moment - fixed[kind]) / micro_s[kind] + 1e-9), 0)
+        return math.floor((moment - fixed[kind]) / micro_s[kind] + 1e-9)
 
     first = max(fixed[kind] + micro_s[kind] for kind in kinds)
-    ends = {fixed[kind] + count * micro_s[kind] for kind in kinds for count in range(1, total // replicas[kind] + 1)}
-    moments = sorted(end for end in ends | {first} if first <= end <= max(even))
+    counts = ((kind, count) for kind in kinds for count in range(1, fits(kind, latest) + 1))
+    ends = {fixed[kind] + count * micro_s[kind] for kind, count in counts}
+    moments = sorted(end for end in ends if end >= first)
     low, high = 0, len(moments) - 1
     while low < high:
         middle = (low + high) // 2
@@ -55,7 +57,7 @@ def balanced(
             low = middle + 1
     return Balance(
         pace=max(kinds, key=lambda kind: even[kind]),
-        even_s=max(even),
+        even_s=latest,
         balanced_s=moments[low],
-        micro_batches=tuple(fits(kind, moments[low]) for kind in kinds),
+        micro_batches=tuple(fits(kind, moments[low]) if kind in even else 0 for kind in range(len(micro_s))),
     )
