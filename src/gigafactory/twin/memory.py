@@ -98,7 +98,8 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     held = _held_results(cases) * tokens
     flying = _in_flight(cases)
     on_chip = tokens * (1.0 - plan.offload_activations)
-    lost = np.where(fsdp, c.memory_fragmentation, 0.0)
+    # twice as many holes in the heap where no compiler merges element-wise work
+    lost = np.where(fsdp, c.memory_fragmentation, 0.0) * (2.0 - software.compiled)
     gathers = np.where(fsdp & (plan.shard_group > 1), work.number_bytes, 0.0)
     copied = np.where(software.own > 0, 0.0, 1.0)
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
