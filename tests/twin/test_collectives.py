@@ -86,6 +86,13 @@ def test_switches_add_only_where_that_pays() -> None:
     assert 1.05 < gain("B200", 8.0) < 1.3
 
 
+def test_a_small_sum_climbs_a_tree_at_any_scale() -> None:
+    """64 bytes over 3,072 servers: twice twelve levels, not thousands of hops; a large one goes round the ring."""
+    small = float(seconds("all-reduce", 64.0, 3072.0, 8.0))
+    assert small == pytest.approx(2 * np.log2(3072) * (C.scaleout_hop_s + 2 * C.tier_hop_s), rel=0.1)
+    assert seconds("all-reduce", 2.0**34, 3072.0, 8.0) > 2 * 2**34 / 50e9
+
+
 def test_each_card_of_a_node_carries_its_share() -> None:
     """Tensor parallelism over two nodes of A100 with 12.5 GB/s per chip: a ring of all cards, not of one."""
     a100 = machine_by_name("A100", nic_bits_per_s=1e11)

@@ -4,7 +4,8 @@ A group of n chips has ``inside`` members in each of its scale-up domains. Rings
 leave it over the network cards of all members, so a ring runs at min(scale-up, inside x scale-out). An all-to-all
 sends what its peers outside get over the chip's own card. Within a domain of Hopper or later, switches add: an
 all-reduce then sends the array once instead of twice, at a rate that the kernels' own work limits.
-Every hop of a ring costs time, and a collective reaches its full rate only after a while: w seconds at the full rate
+A small all-reduce goes up and down a tree, whole at each level, where that is faster than round a ring twice.
+Every hop costs time, and a collective reaches its full rate only after a while: w seconds at the full rate
 take w + w ramp / (w + ramp). Checked against measured curves in tests/twin/test_collectives.py.
 """
 
@@ -36,16 +37,19 @@ def message_seconds(message: Message, machine: Machine, c: Constants) -> Array:
         return latency + _ramped(payload / n * np.maximum((n - 1) / up, (n - inside) / out), c)
     wire_s = message.wire_bytes / np.where(crosses, np.minimum(up, inside * out), up)
     latency = (_hops(n, c) - 1) * c.scaleup_hop_s + _hops(domains, c) * outside_s
-    if message.kind == "all-reduce":
-        latency = 2.0 * latency
-        switches = ~crosses & (machine.generation >= 9)
-        wire_s = np.minimum(wire_s, np.where(switches, payload * (1.0 / up + 1.0 / c.switch_bytes_per_s), np.inf))
-    return latency + _ramped(wire_s, c)
+    if message.kind != "all-reduce":
+        return latency + _ramped(wire_s, c)
+    switches = ~crosses & (machine.generation >= 9)
+    wire_s = np.minimum(wire_s, np.where(switches, payload * (1.0 / up + 1.0 / c.switch_bytes_per_s), np.inf))
+    depth = np.log2(n)
+    up_and_down = depth * c.scaleup_hop_s + np.log2(domains) * outside_s
+    whole_s = depth * payload / np.where(crosses, np.minimum(up, out), up)
+    return np.minimum(2.0 * latency + _ramped(wire_s, c), 2.0 * (up_and_down + whole_s))
 
 
 def _hops(members: Array, c: Constants) -> Array:
-    """Hops round a ring; a larger one than was measured is taken to be a hierarchy: they grow as the logarithm."""
-    return np.minimum(members, c.ring_members * (1.0 + np.log2(np.maximum(members / c.ring_members, 1.0))))
+    """Hops round a ring; a larger one than was measured is taken to be a hierarchy: a tree over such rings."""
+    return np.minimum(members, c.ring_members) + np.log2(np.maximum(members / c.ring_members, 1.0))
 
 
 def _ramped(seconds: Array, c: Constants) -> Array:
