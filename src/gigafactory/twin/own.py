@@ -38,6 +38,7 @@ def own_plan(layout: Layout, train: TrainSection, model: ModelConfig) -> Plan:
         recompute_norm=selective,
         recompute_activation=selective,
         recompute_mlp=selective * float(model.experts > 0),
+        recompute_experts=selective * float(model.experts > 0),
     )
 
 
