@@ -103,7 +103,7 @@ def describe_factory(factory: Factory) -> list[tuple[str, str]]:
         kept = f"{fmt.byte_size(state)} of parameters, gradients and optimizer state{cut}; activations come on top"
         lines.append(("memory", kept))
     else:
-        lines.append(("memory", f"of {factory.twin.trainer}: ask `gigafactory twin predict`; ours may refuse this layout"))
+        lines.append(("memory", f"as {factory.twin.trainer} lays it out: `gigafactory twin predict` says"))
     lines.append(("data", _data(factory)))
     lines.append(("cluster", _cluster(factory)))
     if factory.site != untouched.site:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from gigafactory.factory.training import Section
 
-Recompute = Literal["full", "attention", "norm", "mlp", "activation", "up"]
+Recompute = Literal["full", "attention", "norm", "mlp", "experts", "activation", "up", "ops"]
 
 
 class NetworkSection(Section):
@@ -83,7 +83,9 @@ class TwinSection(Section):
         description="context pieces pass keys and values round, rather than heads for positions; none: as usual",
     )
     recompute: tuple[Recompute, ...] | None = Field(
-        None, description="parts of a layer computed again in the backward pass; none follows train.remat"
+        None,
+        description="parts of a layer computed again in the backward pass; ops is torchtitan's choice per operation, up"
+        " the up projections of latent attention; none follows train.remat",
     )
     recompute_layers: float = Field(
         1.0, ge=0, le=1, description="share of the layers that is computed again, whatever of them it is"

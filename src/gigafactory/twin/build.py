@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import get_args
 
 from gigafactory.errors import UserError
 from gigafactory.factory.cluster import ChipGroup
 from gigafactory.factory.file import Factory
-from gigafactory.factory.twin import NetworkSection, TwinSection
+from gigafactory.factory.twin import NetworkSection, Recompute, TwinSection
 from gigafactory.twin.case import Cases, Machine, Network, Plan, Software, Work
 from gigafactory.twin.legal import violations
 from gigafactory.twin.machines import cluster_machines, slowest
@@ -208,8 +209,7 @@ def _given(twin: TwinSection, factory: Factory, chosen: str) -> dict[str, float]
         "offload_optimizer": twin.offload.optimizer,
     }
     if twin.recompute is not None:
-        parts = ("full", "attention", "norm", "mlp", "activation", "up")
-        given |= {f"recompute_{part}": float(part in twin.recompute) for part in parts}
+        given |= {f"recompute_{part}": float(part in twin.recompute) for part in get_args(Recompute)}
     given |= {
         "low": float(chosen in LOW_FORMATS),
         "block_scaled": float(chosen in ("mxfp8", "nvfp4")),
