@@ -75,6 +75,7 @@ def layouts(draw: st.DrawFn) -> Cases:
         recompute_mlp=draw(shares),
         recompute_activation=draw(shares),
         recompute_up=draw(shares),
+        recompute_experts=draw(shares),
         recompute_ops=draw(shares),
         micro_rows=draw(powers(4)),
         global_rows=data * draw(powers(64)) * 4,

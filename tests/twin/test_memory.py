@@ -18,7 +18,7 @@ from gigafactory.twin.parameters import stage_parameters
 from gigafactory.twin.prediction import MEMORY
 from gigafactory.twin.runs import Runs, read_runs
 from gigafactory.twin.ways import ways_to_fit
-from tests.twin.made_cases import layouts, made
+from made_cases import layouts, made
 
 RUNS = Path(__file__).parents[3] / "shared" / "data" / "published_runs.csv"
 C = default()
@@ -157,7 +157,8 @@ def test_breakdown_adds_up_and_holds_the_parameters(cases: Cases) -> None:
 
 
 RECOMPUTED = [
-    "recompute_full", "recompute_attention", "recompute_norm", "recompute_mlp", "recompute_activation", "recompute_up"
+    "recompute_full", "recompute_attention", "recompute_norm", "recompute_mlp", "recompute_activation", "recompute_up",
+    "recompute_experts",
 ]  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from gigafactory.twin.case import Cases
 from gigafactory.twin.parameters import stage_layers, stage_parameters, total_parameters
-from tests.twin.made_cases import layouts, made
+from made_cases import layouts, made
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def layers(cases: Cases) -> Layers:
     fixed = between + ROUTER_BYTES * network.experts * own_share
     input_norm = residual * (1.0 - plan.recompute_norm)
     routed = operand * arriving + weighed + number * wide * (units + shared) + operand * shared
-    mixture_kept = fixed + input_norm + (routed + operand * units * keep_activation) * keep_mlp
+    keep_experts = 1.0 - plan.recompute_experts
+    mixture_kept = fixed + input_norm + (routed + operand * units * keep_activation) * keep_experts
     mixture_all = fixed + residual + routed + operand * units
     mixture_backward = number * (stream + np.maximum(np.maximum(2.0 * arriving, arriving + units), wide * units))
 

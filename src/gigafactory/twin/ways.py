@@ -66,8 +66,10 @@ def _changes(case: Cases) -> Iterator[Change]:
             yield "recompute norms and activations", {"recompute_norm": 1.0, "recompute_activation": 1.0}
         if network.kv_rank > 0 and plan.recompute_up < 1:
             yield "recompute the up projections of latent attention", {"recompute_up": 1.0}
-        if plan.recompute_mlp < 1:
+        if plan.recompute_mlp < 1 and network.experts == 0:
             yield "recompute the MLP", {"recompute_mlp": 1.0}
+        if plan.recompute_experts < 1 and network.experts > 0:
+            yield "recompute the mixture", {"recompute_experts": 1.0}
     rows = work.micro_rows
     while rows > 1 and rows % 2 == 0:
         rows = rows / 2
