@@ -47,7 +47,7 @@ class Cells:
 
 def cells_of(space: Space, c: Constants) -> Cells:
     """Every legal cell of the space. UserError where there is none."""
-    fields, layouts, visited = _legal_cells(space)
+    fields, layouts, visited = legal_cells(space)
     count = len(layouts)
     step_s, memory = np.empty(count), np.empty(count)
     for start in range(0, count, BATCH):
@@ -63,7 +63,7 @@ def cells_of(space: Space, c: Constants) -> Cells:
     return Cells(fields, step_s, memory, layouts, visited, sample)
 
 
-def _legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
+def legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
     """Fields of all legal cells, the number of layouts in each, and of the whole space, legal or not."""
     visited = 0
     found: list[dict[str, Array]] = []

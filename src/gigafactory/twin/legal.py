@@ -51,11 +51,12 @@ def legal(cases: Cases, chips: Array | None = None) -> Array:
     # Small masks first: the intermediate results stay small as well.
     for mask in sorted((np.asarray(rule.broken) for rule in _rules(cases, chips)), key=lambda mask: mask.size):
         broken = broken | mask
-    return ~broken
+    return np.logical_not(broken)
 
 
 def _rules(cases: Cases, chips: Array | None) -> Iterator[_Rule]:
-    plan, work, own = cases.plan, cases.work, cases.software.own > 0
+    plan, work = cases.plan, cases.work
+    own = np.greater(cases.software.own, 0)  # of plain numbers too an array: ~True is -2
     for name in ("tensor", "pipe", "interleave", "data", "context", "expert", "expert_tensor", "shard_group"):
         yield _counted(name, getattr(plan, name))
     yield _counted("micro_rows", work.micro_rows)
@@ -97,7 +98,7 @@ def _rules(cases: Cases, chips: Array | None) -> Iterator[_Rule]:
 
 def _tensor_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
     network, plan = cases.network, cases.plan
-    latent = network.kv_rank > 0
+    latent = np.greater(network.kv_rank, 0)
     divided = (
         ("heads", np.True_),
         # Fewer key heads than chips: each has a copy, which our trainer does not make. Latent attention has no key
@@ -139,10 +140,10 @@ def _pipe_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
         lambda look: f"must be 1 without a pipeline (pipe=1), got {look('interleave'):g}",
     )
     filled = (plan.pipe > 1) & ((plan.interleave > 1) | own)  # both send a whole group of micro-batches round
-    count = cases.micro_batches
+    rows = np.maximum(plan.data * cases.work.micro_rows, 1.0)
     yield _Rule(
         "interleave",
-        filled & ~_uneven(cases.work.global_rows, plan.data * cases.work.micro_rows) & _uneven(count, plan.pipe),
+        filled & ~_uneven(cases.work.global_rows, rows) & _uneven(cases.work.global_rows / rows, plan.pipe),
         lambda look: (
             f"{look('interleave'):g} needs micro-batches in multiples of pipe={look('pipe'):g}, got"
             f" {look('global_rows') / (look('data') * look('micro_rows')):g} (global_rows / (data x micro_rows))"
@@ -152,7 +153,7 @@ def _pipe_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
 
 def _expert_rules(cases: Cases, own: Array) -> Iterator[_Rule]:
     network, plan = cases.network, cases.plan
-    mixture = network.experts > 0
+    mixture = np.greater(network.experts, 0)
     yield _Rule(
         "expert",
         ~mixture & ((plan.expert > 1) | (plan.expert_tensor > np.maximum(plan.tensor, 1))),
