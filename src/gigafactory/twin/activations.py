@@ -14,6 +14,7 @@ import numpy as np
 from gigafactory.twin.case import Array, Cases
 
 PROBABILITIES_IN_EXPERTS = 64.0  # months: Megatron-Core 0.12 weighs inside the experts, without keeping their outputs
+OPERAND_KEPT = 69.0  # months: TransformerEngine 2.8 keeps attention's output before context parallelism's exchange
 ROUTER_BYTES = 10.0  # per token and expert: logits, scores, probabilities in float32 or less, and the map
 
 
@@ -56,7 +57,9 @@ def layers(cases: Cases) -> Layers:
 
     # attention
     flash = np.minimum(software.flash, 1.0)  # 2 is a newer kernel
-    exchanged = np.where((plan.context > 1) & (plan.ring <= 0), 2.0, 1.0)  # all-to-all keeps its operand too
+    # all-to-all keeps its operand too
+    both = (plan.context > 1) & (plan.ring <= 0) & (software.months >= OPERAND_KEPT)
+    exchanged = np.where(both, 2.0, 1.0)
     scores = (1.0 - flash) * 2.5 * number * heads * work.sequence  # softmax, mask and dropped softmax
     core = scores + flash * 4.0 * heads
     attention_fixed = (

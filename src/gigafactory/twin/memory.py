@@ -22,6 +22,7 @@ from gigafactory.twin.prediction import MEMORY, Memory
 
 FUSED_LOSS_MONTHS = 60.0  # TransformerEngine's in-place cross entropy (Megatron-Core 0.10)
 COMPILED_LOSS_MONTHS = 62.0  # torchtitan compiles the loss since 2025-02
+PLACEHOLDERS, GROUPED_PLACEHOLDERS = 64.0, 71.0  # TransformerEngine 2.3 and, for experts, 2.10
 VISIBLE_SHARE = 79.1 * 2.0**30 / 80e9  # what PyTorch shows of an H100 over the vendor's figure
 
 
@@ -94,7 +95,8 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     loss = loss + unread / np.where(plan.pipe > 1, 1.0, 2.0 - cases.network.tied)
     ending = np.maximum(loss, backward)
     inside = np.where(plan.pipe > 1, backward, ending)
-    scratch = c.memory_libraries_bytes + _placeholders(cases, parameters)
+    # grouped products run on four streams, each with a workspace of its own beside the two of plain ones
+    scratch = c.memory_libraries_bytes * np.where(has_mixture, 3.0, 1.0) + _placeholders(cases, parameters)
     held = _held_results(cases) * tokens
     flying = _in_flight(cases)
     on_chip = tokens * (1.0 - plan.offload_activations)
@@ -202,8 +204,10 @@ def _placeholders(cases: Cases, parameters: Stages) -> Array:
     layer = parameters.layer
     experts = np.where(network.experts > 0, 1.0, 0.0)
     has_dense = np.where((network.experts > 0) & (network.dense_layers <= 0), 0.0, 1.0)
-    numbers = layer.attention + has_dense * layer.dense_mlp + experts * (layer.mixture + layer.one_expert)
-    used = np.where((plan.shard > 2) | (software.own > 0), 0.0, software.fused)
+    grouped = np.where(software.months >= GROUPED_PLACEHOLDERS, layer.one_expert, 0.0)
+    numbers = layer.attention + has_dense * layer.dense_mlp + experts * (layer.mixture + grouped)
+    apart = (plan.shard > 2) | (software.own > 0) | (software.months < PLACEHOLDERS)
+    used = np.where(apart, 0.0, software.fused)
     return used * work.number_bytes * numbers
 
 
