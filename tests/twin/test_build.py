@@ -116,11 +116,11 @@ def test_formats_bring_their_peak() -> None:
         ("layout.data=32", "layout: needs 1,024 chips, but the cluster has 512"),
         ("layout.model=7", "layout.model: "),
         ("layout.stage=90", "layout: needs"),
-        ("twin.interleave=50", "layout.stage: stage 4 x interleave 50 = 200 stages are more than the 80 layers"),
+        ("twin.interleave=50", "layout.stage: 4 x interleave 50 = 200 stages are more than the 80 layers"),
         ("layout.expert=2", "layout"),
         ("twin.micro_rows=3", "t"),
         ("train.batch_rows=250", "train.batch_rows: "),
-        ("train.sequence=8191", "layout.context: context 1 x model 8 must divide sequence=8191"),
+        ("train.sequence=8191", "layout.context: 1 x model 8 must divide sequence=8191"),
     ],
 )
 def test_what_is_impossible_names_the_field_of_the_file(override: str, message: str) -> None:

@@ -95,9 +95,7 @@ class SimulateSection(Section):
     correlated_fraction: float | None = Field(
         None, ge=0, lt=1, description="share of hardware failures that take neighbours along; none is the catalogue's"
     )
-    step_s: float | None = Field(
-        None, gt=0, description="time of a training step; none takes it from FLOPs and the catalogue's mfu"
-    )
+    step_s: float | None = Field(None, gt=0, description="time of a training step; none takes what the twin predicts")
     in_process: bool = Field(
         True,
         description="a new world forms in the processes there are; without it they all start again, and what they hold"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gigafactory.errors import UserError
-from gigafactory.factory.catalog import assumption, durations, failure_rates
+from gigafactory.factory.catalog import durations, failure_rates
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import dump_factory
 from gigafactory.files import disk_errors, write_atomic
@@ -19,7 +19,7 @@ from gigafactory.supervise.eventlog import Config, EventLog
 from gigafactory.supervise.goodput import Ledger
 from gigafactory.supervise.invariants import Checker
 from gigafactory.supervise.policy import State
-from gigafactory.supervise.simulated import Result, SimulatedPool, simulate
+from gigafactory.supervise.simulated import Result, SimulatedPool, simulate, step_of
 from gigafactory.supervise.story import Words, keeper_of, story, write_story
 
 Assumed = tuple[str, str, str]
@@ -117,11 +117,7 @@ def assumptions(factory: Factory, result: Result) -> list[Assumed]:
     factor = f", times {section.rate_factor:g}" if section.rate_factor != 1.0 else ""
     interval = fmt.duration(3600.0 / max(per_hour * section.rate_factor, 1e-12))
     rows = [("failure rates", f"{section.failures}{factor}: one per {interval}", rates.source)]
-    if section.step_s is not None:
-        origin = "supervise.simulate.step_s of the factory file"
-    else:
-        mfu = section.fact("mfu")
-        origin = f"FLOPs of the model at {100 * mfu:.0f} % of the slowest chips' peak; {assumption('mfu').source}"
+    _, origin = step_of(factory, section)
     rows.append(("step time", fmt.duration(result.step_s), origin))
     own = section.durations
     for name, entry in durations().items():

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from gigafactory.errors import UserError
-from gigafactory.factory.catalog import failure_rates
+from gigafactory.factory.catalog import assumption, failure_rates
 from gigafactory.factory.file import Factory
 from gigafactory.factory.summary import state_bytes
-from gigafactory.factory.supervise import SuperviseSection
+from gigafactory.factory.supervise import SimulateSection, SuperviseSection
+from gigafactory.report import format as fmt
 from gigafactory.supervise.drive import Observer, drive
 from gigafactory.supervise.events import Action, Event, TookOver
 from gigafactory.supervise.interval import interval_steps
@@ -25,6 +26,7 @@ from gigafactory.supervise.simulation.durations import Durations
 from gigafactory.supervise.simulation.hazards import DAY_S, Hazards, job_per_hour
 from gigafactory.supervise.simulation.pool import SimulatedPool
 from gigafactory.supervise.simulation.world import Machine
+from gigafactory.twin.outcome import predict
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +177,7 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
     replica = full // layout.data if full % layout.data == 0 else 1 if layout.data % full == 0 else full
     if not cluster.chips:
         replica = 1
-    step_s = section.simulate.step_s or _step_s(factory)
+    step_s, _ = step_of(factory, section.simulate)
     mtbf_s = _mtbf_s(section, full * chips)
     saved = state_bytes(factory.model, factory.train) - 4.0 * factory.model.parameters()  # gradients are not kept
     per_host = saved / full
@@ -211,15 +213,23 @@ def machine_of(factory: Factory, section: SuperviseSection, *, horizon_s: float)
     )
 
 
-def _step_s(factory: Factory) -> float:
-    """Seconds of a step from the model's FLOPs, the slowest chips' peak and the catalogue's mfu; an estimate."""
+def step_of(factory: Factory, section: SimulateSection) -> tuple[float, str]:
+    """Seconds of a step, and where they come from: the section, else the twin, else FLOPs at the catalogue's mfu."""
+    if section.step_s is not None:
+        return section.step_s, "supervise.simulate.step_s of the factory file"
     groups = factory.cluster.chips
     if not groups:
-        return 1.0
-    peak = min(group.chip.peak_flops("bf16") for group in groups) * factory.layout.devices
-    train = factory.train
-    flops = factory.model.train_flops_per_token(train.sequence) * train.batch_rows * train.sequence
-    return flops / (peak * factory.supervise.simulate.fact("mfu"))
+        return 1.0, "no chips are named"
+    try:
+        step_s = predict(factory).step_s
+    except UserError as error:
+        peak = min(group.chip.peak_flops("bf16") for group in groups) * factory.layout.devices
+        train, mfu = factory.train, section.fact("mfu")
+        flops = factory.model.train_flops_per_token(train.sequence) * train.batch_rows * train.sequence
+        origin = f"FLOPs of the model at {100 * mfu:.0f} % of the slowest chips' peak; {assumption('mfu').source}"
+        return flops / (peak * mfu), f"{origin} (the twin cannot say: {error})"
+    ends = f"{fmt.significant(step_s.low)} to {fmt.significant(step_s.high)} s"
+    return step_s.value, f"predicted by the twin, 80 % interval {ends}: `gigafactory twin predict` on this file"
 
 
 def _mtbf_s(section: SuperviseSection, chips: int) -> float:
