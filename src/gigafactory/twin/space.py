@@ -82,8 +82,10 @@ class Space:
     def cuts(self) -> list[Cut]:
         network, work, machine = self.base.network, self.base.work, self.base.machine
         node, domain = int(machine.node_chips), int(machine.domain_chips)
-        tensors = [n for n in divisors(int(network.heads)) if n <= max(16, domain) and (node % n == 0 or n % node == 0)]
-        contexts = [n for n in _powers(int(work.sequence) // LEAST_PIECE) if n <= self.chips]
+        tensors = self.only.get("tensor") or [
+            n for n in divisors(int(network.heads)) if n <= max(16, domain) and (node % n == 0 or n % node == 0)
+        ]
+        contexts = self.only.get("context") or _powers(int(work.sequence) // LEAST_PIECE)
         experts = divisors(int(network.experts)) if network.experts else [1]
         found = []
         for tensor, context, expert in itertools.product(tensors, contexts, experts):
