@@ -56,7 +56,7 @@ def test_each_chip_is_found_under_all_its_names_and_makes_a_machine(chip: catalo
     for name in (chip.name, *chip.device_names, *chip.run_names):
         assert chip_by_name(name).name == chip.name, name
     machine = machine_of(chip)
-    assert all(value > 0 for name, value in vars(machine).items() if name != "power_w")
+    assert all(value > 0 for name, value in vars(machine).items() if name != "reference_flops")
     assert 0 < machine.power_share <= 1
 
 
