@@ -69,7 +69,7 @@ def test_each_machine_of_the_published_runs_is_known_in_its_format() -> None:
 
 
 def test_an_unknown_name_is_a_user_error_with_what_is_near() -> None:
-    with pytest.raises(UserError, match="no chip 'GB2000' in the catalogue; did you mean .*'gb200-nvl72'"):
+    with pytest.raises(UserError, match=r"no chip 'GB2000' in the catalogue; did you mean .*'gb200-nvl72'"):
         machine_by_name("GB2000")
     with pytest.raises(UserError, match="known: a100-sxm-40gb, "):
         machine_by_name("")
