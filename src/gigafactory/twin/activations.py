@@ -20,11 +20,11 @@ ROUTER_BYTES = 10.0  # per token and expert: logits, scores, probabilities in fl
 
 @dataclass(frozen=True)
 class Layer:
-    """Bytes per token on one chip: kept for backward, of them what stays when all is computed again (residual), all
-    that a layer without recomputation keeps, and the extra of the backward pass at its fullest."""
+    """Bytes per token on one chip: kept for backward in the mean of the layers; what the layer in the backward pass
+    has computed again; and the extra of its backward pass at its fullest."""
 
     kept: Array
-    everything: Array
+    again: Array
     backward: Array
 
 
@@ -115,14 +115,15 @@ def layers(cases: Cases) -> Layers:
     chosen = attention_fixed + core + number * (key_heads * value + heads * query)
     output = residual * (1.0 - software.compiled)  # a compiler sees that nobody needs the last one
     ops = plan.recompute_ops
+    some_layer = np.minimum(plan.recompute_full * network.layers / plan.pipe, 1.0)
 
     def layer(mlp_kept: Array, mlp_all: Array, mlp_backward: Array, first_product: Array) -> Layer:
         whole = attention_all + mlp_all
         modules = attention_kept + mlp_kept
         partly = modules + ops * (chosen + output + number * first_product - modules)
         return Layer(
-            kept=partly + plan.recompute_full * (residual - partly),
-            everything=whole,
+            kept=partly - plan.recompute_full * (partly - residual),
+            again=whole - partly + some_layer * (partly - residual),
             backward=np.maximum(mlp_backward, attention_backward - mlp_all),
         )
 

@@ -84,17 +84,13 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     dense, expert = _shares(cases)
 
     # the layer in the backward pass: its gradients, and what it computes again
-    busy = np.where(has_mixture, kinds.mixture.backward, kinds.dense.backward)
-    whole: Array = np.where(has_mixture, kinds.mixture.everything, kinds.dense.everything)
-    kept = np.where(has_mixture, kinds.mixture.kept, kinds.dense.kept)
-    again = (whole - kept) * np.minimum(1.0, np.where(plan.recompute_full > 0, parameters.inner.layers, 1.0))
+    busy = np.where(has_mixture, kinds.mixture.backward + kinds.mixture.again, kinds.dense.backward + kinds.dense.again)
     layer, reduced = _sharded_layer(cases, parameters)
-    backward = (busy + again) * tokens + reduced
-    loss = _loss_per_token(cases) * tokens
-    unread = np.where(fsdp, 0.0, work.number_bytes) * parameters.last.vocabulary
-    loss = loss + unread / np.where(plan.pipe > 1, 1.0, 2.0 - cases.network.tied)
-    ending = np.maximum(loss, backward)
-    inside = np.where(plan.pipe > 1, backward, ending)
+    backward = busy * tokens + reduced
+    # the 16-bit gradient of a table is whole for a moment
+    tables = np.where(plan.pipe > 1, 1.0, 2.0 - cases.network.tied)
+    table = np.where(fsdp, 0.0, work.number_bytes) * parameters.first.vocabulary / tables
+    ending = np.maximum(_loss_per_token(cases) * tokens + table, backward)
     # grouped products run on four streams, each with a workspace of its own beside the two of plain ones
     scratch = c.memory_libraries_bytes * np.where(has_mixture, 3.0, 1.0) + _placeholders(cases, parameters)
     held = _held_results(cases) * tokens
@@ -107,9 +103,11 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
     stays = gathers * (plan.pipe > 1) * copied
 
+    def of_micro_batch(stage: Stage) -> Array:
+        return (kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures) * on_chip
+
     def classes(stage: Stage, in_flight: Array, top: Array) -> dict[str, Array]:
-        per_token = kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures
-        activations = per_token * on_chip * in_flight
+        activations = of_micro_batch(stage) * in_flight
         held_whole = stays * (stage.dense + stage.expert)
         gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
         buffers = copied * (layer + gathers * stage.vocabulary) + held
@@ -123,9 +121,11 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
             "workspace": scratch + top + lost * (activations + top + gathered + buffers),
         }
 
+    # the gradient of the embedding comes when one micro-batch's activations are gone
+    embedding = np.maximum(backward, table - of_micro_batch(parameters.first))
     return [
-        classes(parameters.first, flying[0], inside),
-        classes(parameters.inner, flying[1], inside),
+        classes(parameters.first, flying[0], np.where(plan.pipe > 1, embedding, ending)),
+        classes(parameters.inner, flying[1], np.where(plan.pipe > 1, backward, ending)),
         classes(parameters.last, flying[2], ending),
     ]
 
