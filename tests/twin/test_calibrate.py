@@ -151,7 +151,7 @@ def test_left_out_runs_are_predicted_by_a_fit_without_them() -> None:
         predict,
         CONSTANTS,
     )
-    assert left_out[groups == "c"] == pytest.approx(predict(cases, alone.constants)[groups == "c"], rel=0.01)
+    assert left_out[groups == "c"] == pytest.approx(predict(cases, alone.constants)[groups == "c"], rel=0.03)
     assert error[groups == "c"].mean() > 0.1
     with pytest.raises(ValueError, match="one group"):
         calibrate.leave_out(cases, measured, predict, CONSTANTS, np.zeros(60), full=full)

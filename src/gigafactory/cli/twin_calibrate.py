@@ -13,10 +13,11 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from gigafactory.twin.calibration import Calibration
+    from gigafactory.twin.calibration import Calibration, Judged
     from gigafactory.twin.constants import Constant
     from gigafactory.twin.runs import Runs
 
+WORDS = {"step": "step time", "memory": "peak memory"}
 KNOWN_SIGMA = 0.05  # of a constant fitted to curves of collectives: repeats on one machine differ by this much
 
 
@@ -54,6 +55,7 @@ def calibrate(
     counts is the one on runs left out of the fit, each layout in its turn.
     """
     from gigafactory.errors import UserError
+    from gigafactory.files import write_atomic
     from gigafactory.twin import calibration
     from gigafactory.twin.constants import shipped
     from gigafactory.twin.runs import read_runs
@@ -69,9 +71,11 @@ def calibrate(
         known |= _curves(nccl, constants, notes)
     if gemm is not None:
         known |= _products(gemm, constants, table, notes)
+    if catalogue is not None and not (catalogue / "twin.toml").is_file():
+        raise UserError(f"--catalogue: {catalogue}/twin.toml is not there: needs the directory of the constants")
     if catalogue is None:
         made = calibration.of_own_machine(table, constants, known)
-        _write(out, calibration.calibration_text(made, str(runs)))
+        write_atomic(out, calibration.calibration_text(made, str(runs)))
     else:
         made = calibration.of_published(table, constants, known)
         _write_catalogue(catalogue, made)
@@ -111,25 +115,16 @@ def _products(path: Path, constants: dict[str, Constant], table: Runs, notes: li
     return found.constants
 
 
-def _write(path: Path, text: str) -> None:
-    from gigafactory.files import write_atomic
-
-    write_atomic(path, text)
-
-
 def _write_catalogue(directory: Path, made: Calibration) -> None:
-    from gigafactory.errors import UserError
+    from gigafactory.files import write_atomic
     from gigafactory.twin import calibration, intervals
 
     path = directory / "twin.toml"
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: no catalogue of constants to update: {error.strerror}") from None
+    text = calibration.catalogue_text(path.read_text(encoding="utf-8"), made.after)
     widths = {"step": intervals.step_width(), "memory": intervals.memory_width()}
     widths |= {what: one.width for what, one in made.judged.items()}
-    _write(directory / "intervals.toml", calibration.widths_text(widths))
-    _write(path, calibration.catalogue_text(text, made.after))
+    write_atomic(directory / "intervals.toml", calibration.widths_text(widths))
+    write_atomic(path, text)
 
 
 def _told(table: Runs, made: Calibration, notes: list[str]) -> dict[str, Any]:
@@ -142,12 +137,35 @@ def _told(table: Runs, made: Calibration, notes: list[str]) -> dict[str, Any]:
         ],
         "at_bound": list(made.at_bound),
         "error": {
-            what: {"runs": one.runs, "before": one.before, "after": one.after, "left_out": one.left_out}
+            what: {
+                "runs": one.runs,
+                "before": one.before,
+                "after": one.after,
+                "left_out": one.left_out,
+                "covered": {way: float(inside.mean()) for way, inside in one.inside.items()},
+                "sources": _by_source(table, one),
+            }
             for what, one in made.judged.items()
         },
         "interval": {what: {"factor": one.width.factor, "runs": one.width.runs} for what, one in made.judged.items()},
-        "trust": _trust(made),
+        "trust": [_trust(what, one) for what, one in made.judged.items()],
     }
+
+
+def _by_source(table: Runs, one: Judged) -> dict[str, dict[str, float]]:
+    """Of each source: runs, error, and of each way of leaving out the error and the share inside the interval."""
+    import numpy as np
+
+    from gigafactory.twin.calibrate import mean_error
+
+    source = np.array(table.source_group)[one.which]
+    found: dict[str, dict[str, float]] = {}
+    for name in np.unique(source):
+        at = source == name
+        found[str(name)] = {"runs": float(at.sum()), "after": mean_error(one.fit.residual[at])}
+        for way, inside in one.inside.items():
+            found[str(name)] |= {way: mean_error(one.residual[way][at]), f"{way}, covered": float(inside[at].mean())}
+    return found
 
 
 def _print(table: Runs, made: Calibration, notes: list[str]) -> None:
@@ -157,53 +175,55 @@ def _print(table: Runs, made: Calibration, notes: list[str]) -> None:
         console.print(f"[dim]{escape(line)}[/dim]", soft_wrap=True)
     for note in notes:
         console.print(escape(note), soft_wrap=True)
-    moved = _table("constant", "from", "to", "sigma", "meaning")
+    moved = _table("constant", "from", "to", "sigma", "")
     for old, new in made.moved():
         sigma = "" if new.sigma is None else f"{100 * new.sigma:.1f} %"
-        bound = " [yellow](at its bound)[/yellow]" if new.name in made.at_bound else ""
-        moved.add_row(f"  {new.name}", f"{old.value:.4g}", f"{new.value:.4g}", sigma, f"{escape(new.meaning)}{bound}")
+        bound = "at its bound" if new.name in made.at_bound else ""
+        moved.add_row(f"  {new.name}", f"{old.value:.4g}", f"{new.value:.4g}", sigma, bound)
     if moved.row_count:
         console.print(moved)
     else:
         console.print("no constant moved by more than 0.5 %")
-    console.print()
-    ways = [way for one in made.judged.values() for way in one.left_out]
-    ways = list(dict.fromkeys(ways))
-    errors = _table("mean error", "runs", "before", "after", *(f"left out: {way}" for way in ways))
     for what, one in made.judged.items():
-        left = [f"{100 * one.left_out[way]:.2f} %" if way in one.left_out else "" for way in ways]
-        name = {"step": "step time", "memory": "peak memory"}[what]
-        errors.add_row(f"  {name}", f"{one.runs}", f"{100 * one.before:.2f} %", f"{100 * one.after:.2f} %", *left)
-    console.print(errors)
-    for line in _trust(made):
-        console.print(escape(line), soft_wrap=True)
+        console.print()
+        if one.inside:
+            console.print(_sources(WORDS[what], table, one))
+        console.print(escape(_trust(what, one)), soft_wrap=True)
 
 
-def _trust(made: Calibration) -> list[str]:
-    """How much to trust each quantity's fit, a line each."""
+def _sources(title: str, table: Runs, one: Judged) -> Table:
+    """Errors per source, and in brackets the share of runs inside an 80 % interval that has not seen them."""
+    made = _table(f"{title}, error", "runs", "fitted", *(f"{way} out" for way in one.inside))
+    total = {"runs": float(one.runs), "after": one.after}
+    for way, inside in one.inside.items():
+        total |= {way: one.left_out[way], f"{way}, covered": float(inside.mean())}
+    for name, found in {**_by_source(table, one), "all": total}.items():
+        left = [f"{100 * found[way]:.1f} % ({100 * found[f'{way}, covered']:.0f})" for way in one.inside]
+        made.add_row(f"  {escape(name)}", f"{found['runs']:.0f}", f"{100 * found['after']:.1f} %", *left)
+    return made
+
+
+def _trust(what: str, one: Judged) -> str:
+    """The errors of one quantity, and how much to trust its fit."""
     from gigafactory.twin.widths import ENOUGH
 
-    lines = []
-    for what, one in made.judged.items():
-        name = {"step": "step time", "memory": "peak memory"}[what]
-        if not one.left_out:
-            lines.append(f"{name}: n={one.runs}: one layout, nothing can be left out; trust it no more than before")
-            continue
-        left = max(one.left_out.values())
-        helped = "helps" if left < one.before else "does NOT help: trust the shipped constants"
-        line = f"{name}: on runs it has not seen {100 * left:.1f} %, before {100 * one.before:.1f} %: the fit {helped}"
-        if one.runs < ENOUGH:
-            line += f"; n={one.runs}: not enough to say how wide an interval must be"
-        elif one.width.factor != 1.0:
-            line += f"; intervals {one.width.factor:.2f} times as wide as shipped"
-        lines.append(line)
-    return lines
+    line = f"{WORDS[what]}: mean error {100 * one.before:.2f} % before, {100 * one.after:.2f} % on the runs fitted to"
+    if not one.left_out:
+        return f"{line}; n={one.runs}: nothing can be left out of one layout, trust it no more than before"
+    left = ", ".join(f"{100 * error:.2f} % ({way})" for way, error in one.left_out.items())
+    line = f"{line}; left out of the fit: {left}"
+    if one.inside:
+        return line
+    worst = max(one.left_out.values())
+    line += ": the fit helps" if worst < one.before else ": the fit does NOT help, use the constants as shipped"
+    if one.runs < ENOUGH:
+        return f"{line}; n={one.runs}: not enough to say how wide an interval must be"
+    return f"{line}; intervals {one.width.factor:.2f} times as wide as shipped"
 
 
 def _table(title: str, *headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, no_wrap=True)
     for heading in headings:
-        words = heading == "meaning"
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
+        table.add_column(heading, justify="right", no_wrap=True)
     return table

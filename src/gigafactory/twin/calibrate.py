@@ -150,7 +150,7 @@ def leave_out(
             raise ValueError("leave_out: all runs are of one group, none is left to fit")
         kept = take(cases, ~out)
         problem = _problem(kept, measured[~out], predict, constants, full.constants, weights[~out])
-        logs, _, _ = _minimise(problem, problem.logs(full.constants), full.noise)
+        logs, _, _ = _minimise(problem, problem.logs(full.constants), full.noise, rounds=1)
         left = take(cases, out)
         predicted[out] = np.exp(_log_predicted(left, predict, problem.constants(logs), np.zeros(int(out.sum()))))
     return predicted
@@ -239,8 +239,8 @@ def _log_predicted(cases: Cases, predict: Predict, constants: Constants, like: n
     return np.log(predicted)
 
 
-def _minimise(problem: _Problem, logs: np.ndarray, noise: float) -> tuple[np.ndarray, float, float]:
-    """(logs, noise, what was minimised): rounds of a fit under one noise, until the noise stays."""
+def _minimise(problem: _Problem, logs: np.ndarray, noise: float, rounds: int = 4) -> tuple[np.ndarray, float, float]:
+    """(logs, noise, what was minimised): fits under one noise after another, until the noise stays."""
     rows, total = len(problem.log_measured), float(problem.weights.sum())
     if not problem.free:
         residual = problem.log_measured - problem.log_predicted(logs)
@@ -255,7 +255,7 @@ def _minimise(problem: _Problem, logs: np.ndarray, noise: float) -> tuple[np.nda
     def slopes(logs: np.ndarray) -> np.ndarray:
         return np.concatenate([problem.slopes(logs) / ROUND, np.diag(1.0 / spread)])
 
-    for _ in range(4):
+    for _ in range(rounds):
         scale = 2.0 * ROUND * problem.weights / noise
 
         def loss(squares: np.ndarray, scale: np.ndarray = scale) -> np.ndarray:

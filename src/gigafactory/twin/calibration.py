@@ -21,6 +21,7 @@ from gigafactory.twin.memory import memory_bytes
 from gigafactory.twin.runs import Runs
 from gigafactory.twin.step import step_time
 
+POOLED = ("five parts", "one model")  # runs to come are of new layouts and of new models: both make the intervals
 SINGLY = 20  # up to this many layouts are left out one at a time, more in five parts
 
 
@@ -30,7 +31,9 @@ class Judged:
 
     runs: how many have it. before: with the constants as they were. after: with the fitted ones, on the runs that
     they were fitted to. left_out: way of leaving out -> error on runs that the fit had not seen (empty where nothing
-    can be left out). width: for intervals, as these runs narrow or widen it. residual: [way][N], of runs left out.
+    can be left out). inside: way -> [N], 1 where an 80 % interval measured on all others holds a run, else 0; only of
+    published runs. width: for intervals, as these runs narrow or widen it. residual: way -> [N], of runs left out.
+    which: [N], which runs have it.
     """
 
     runs: int
@@ -38,8 +41,10 @@ class Judged:
     after: float
     left_out: dict[str, float]
     residual: dict[str, np.ndarray]
+    inside: dict[str, np.ndarray]
     width: Width
     fit: Fit
+    which: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -161,15 +166,16 @@ def _calibration(
     published: bool = False,
 ) -> Calibration:
     after, judged = dict(believed), {}
-    for what, measured in (("step", runs.step_s), ("memory", runs.memory_bytes)):
-        has = np.isfinite(measured)
-        if not has.any():
+    for what in ("step", "memory"):
+        measured = runs.step_s if what == "step" else runs.memory_bytes
+        which = np.flatnonzero(np.isfinite(measured))
+        if not len(which):
             continue
-        cases = take(runs.cases, has)
-        groups = {way: labels[has] for way, labels in ways.items() if len(np.unique(labels[has])) > 1}
-        judged[what] = _judged(what, cases, measured[has], constants, believed, groups, published)
+        cases = take(runs.cases, which)
+        groups = {way: labels[which] for way, labels in ways.items() if len(np.unique(labels[which])) > 1}
+        judged[what] = _judged(what, cases, measured[which], which, constants, believed, groups, published)
         told = judged[what].fit
-        # Time and memory share no constant: what one fit says nothing about keeps what the other said.
+        # Time and memory share no constant: what one fit does not touch keeps what the other said.
         after |= {name: one for name, one in told.update(believed).items() if name in told.touched}
     return Calibration(
         before=dict(constants),
@@ -184,6 +190,7 @@ def _judged(
     what: str,
     cases: Cases,
     measured: np.ndarray,
+    which: np.ndarray,
     constants: Mapping[str, Constant],
     believed: Mapping[str, Constant],
     groups: dict[str, np.ndarray],
@@ -197,16 +204,23 @@ def _judged(
         for way, labels in groups.items()
     }
     if what == "step":
-        width, features = intervals.step_width(), intervals.step_features(cases, step_time(cases, fitted.constants))
+        width, found = intervals.step_width(), intervals.step_features(cases, step_time(cases, fitted.constants))
     else:
-        width, features = intervals.memory_width(), intervals.memory_features(cases)
-    features = {name: np.broadcast_to(value, measured.shape) for name, value in features.items()}
-    if published and residual:
-        text = f"{len(measured)} published runs, left out by {' and by '.join(residual)}"
-        twice = {name: np.tile(value, len(residual)) for name, value in features.items()}
-        labels = np.tile(calibrate.same_layout(cases), len(residual))
-        width = widths.measure_width(twice, np.concatenate(list(residual.values())), labels, text)
-        width = dataclasses.replace(width, runs=len(measured))
+        width, found = intervals.memory_width(), intervals.memory_features(cases)
+    features = {name: np.broadcast_to(value, measured.shape) for name, value in found.items()}
+    inside = {}
+    if published:
+        layouts = calibrate.same_layout(cases)
+        pool = [residual[way] for way in POOLED if way in residual]
+        inside = {
+            way: widths.covered(features, pool, residual[way], layouts, groups[way])
+            for way in (residual if pool else ())
+        }
+    if inside:
+        names = ", by ".join(way for way in POOLED if way in residual)
+        width = widths.pooled(
+            features, pool, layouts, f"{len(measured)} published runs, left out of the fit by {names}"
+        )
     elif residual:
         width = widths.of_own_runs(width, features, next(iter(residual.values())))
     return Judged(
@@ -215,6 +229,8 @@ def _judged(
         after=fitted.error,
         left_out={way: calibrate.mean_error(one) for way, one in residual.items()},
         residual=residual,
+        inside=inside,
         width=width,
         fit=fitted,
+        which=which,
     )

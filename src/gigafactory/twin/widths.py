@@ -41,6 +41,34 @@ def measure_width(features: dict[str, np.ndarray], residual: np.ndarray, labels:
     )
 
 
+def pooled(features: dict[str, np.ndarray], residuals: list[np.ndarray], labels: np.ndarray, source: str) -> Width:
+    """The width that several ways of leaving out ask for together: each counts the same."""
+    tiled = {name: np.tile(value, len(residuals)) for name, value in features.items()}
+    width = measure_width(tiled, np.concatenate(residuals), np.tile(labels, len(residuals)), source)
+    return dataclasses.replace(width, runs=len(labels))
+
+
+def covered(
+    features: dict[str, np.ndarray],
+    residuals: list[np.ndarray],
+    residual: np.ndarray,
+    labels: np.ndarray,
+    groups: np.ndarray,
+    share: float = 0.8,
+) -> np.ndarray:
+    """[N] of 0 and 1: whether an interval, its `pooled` width measured on the runs of all other groups, holds the
+    error of a run that was left out of the fit as well."""
+    inside = np.zeros(len(residual))
+    for group in np.unique(groups):
+        out = groups == group
+        kept = {name: value[~out] for name, value in features.items()}
+        width = pooled(kept, [one[~out] for one in residuals], labels[~out], "")
+        inside[out] = np.abs(residual[out]) <= width.reach(
+            {name: value[out] for name, value in features.items()}, share
+        )
+    return inside
+
+
 def of_own_runs(width: Width, features: dict[str, np.ndarray], residual: np.ndarray, share: float = 0.8) -> Width:
     """A width for a user's machine, from errors ([N]) of the user's runs, each left out of the fit in its turn.
 
@@ -61,9 +89,13 @@ def quantile(ratio: np.ndarray, share: float) -> float:
 
 
 def _sizes(columns: np.ndarray, error: np.ndarray) -> np.ndarray:
-    """Weights of greatest likelihood: minimises sum(log size + |error| / size) + RIDGE * sum(weight^2), level free."""
+    """Weights of greatest likelihood: minimises sum(log size + |error| / size) + RIDGE * sum(weight^2), level free.
+
+    No feature may narrow an interval: what was easy among these runs need not be easy beyond them (more chips).
+    """
     ridge = np.full(columns.shape[1], RIDGE)
     ridge[0] = 0.0
+    bounds = [(None, None)] + [(0.0, None)] * (columns.shape[1] - 1)
 
     def loss(weights: np.ndarray) -> tuple[float, np.ndarray]:
         logs = columns @ weights
@@ -73,4 +105,4 @@ def _sizes(columns: np.ndarray, error: np.ndarray) -> np.ndarray:
 
     start = np.zeros(columns.shape[1])
     start[0] = math.log(max(float(error.mean()), 1e-6))
-    return minimize(loss, start, jac=True, method="L-BFGS-B").x
+    return minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
