@@ -44,7 +44,11 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
     trainer = stack_of(row.get("id", ""), row.get("source", ""), notes)
     trainer = trainer.as_of(months, named.name, row["gpu"], row["precision"])
     mtp = named.mtp_layers if told.mtp(trainer.mtp) else 0.0
-    network = dataclasses.replace(named.network, mtp_layers=mtp)
+    network = dataclasses.replace(
+        named.network,
+        mtp_layers=mtp,
+        dense_layers=Words(f"{row['model']}; {notes}").number(r"(\d+) dense layers?", named.network.dense_layers),
+    )
     low, block_scaled, four_bit, number_bytes, low_format = _format(row["precision"], assumed)
     machine = machine_by_name(
         row["gpu"],
@@ -72,7 +76,7 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
         low=low,
         block_scaled=block_scaled,
         four_bit=four_bit,
-        low_weights=trainer.low_weights if low and "row" not in row["precision"].lower() else 0.0,
+        low_weights=trainer.low_weights if low and not four_bit and "row" not in row["precision"].lower() else 0.0,
         grad_bytes=_grad_bytes(trainer, told),
         capacity=told.capacity(trainer) if network.experts else 0.0,
     )
