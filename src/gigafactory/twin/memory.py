@@ -63,8 +63,9 @@ def budget_bytes(machine: Machine, c: Constants) -> Array:
 
     Vendors' GB of HBM are GiB (an H100 of "80 GB" shows 79.1 GiB to PyTorch); a CPU's memory is what it says.
     """
-    visible: Array = np.where(machine.generation > 0, VISIBLE_SHARE, 1.0)
-    return visible * machine.hbm_bytes - c.memory_context_bytes
+    gpu = machine.generation > 0
+    visible: Array = np.where(gpu, VISIBLE_SHARE, 1.0)
+    return visible * machine.hbm_bytes - np.where(gpu, c.memory_context_bytes, 0.0)
 
 
 def _total(classes: dict[str, Array]) -> Array:
@@ -92,7 +93,8 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     table = np.where(fsdp, 0.0, work.number_bytes) * parameters.first.vocabulary / tables
     ending = np.maximum(_loss_per_token(cases) * tokens + table, backward)
     # grouped products run on four streams, each with a workspace of its own beside the two of plain ones
-    scratch = c.memory_libraries_bytes * np.where(has_mixture, 3.0, 1.0) + _placeholders(cases, parameters)
+    libraries = np.where(cases.machine.generation > 0, c.memory_libraries_bytes, 0.0)
+    scratch = libraries * np.where(has_mixture, 3.0, 1.0) + _placeholders(cases, parameters)
     held = _held_results(cases) * tokens
     flying = _in_flight(cases)
     on_chip = tokens * (1.0 - plan.offload_activations)
