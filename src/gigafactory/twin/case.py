@@ -138,13 +138,14 @@ class Machine:
     """Chips and the networks between them.
 
     generation: 0 a CPU, 8 Ampere, 9 Hopper, 10 Blackwell. flops: dense peak of 16-bit matmuls (32-bit on a CPU);
-    low_flops: dense peak of the matmuls' own format. units: streaming multiprocessors (cores). power_w: what a chip may
-    draw (0: not known); power_share: power
-    limit over the rated one of the chip. domain_chips: chips that share the scale-up fabric, at
-    domain_bytes_per_s each in one direction. nic_bytes_per_s: per chip between domains, what the fabric delivers of
-    it at scale is throughput_share; tiers of switches, rails, oversubscription. node_chips: chips per server.
-    leaf_nodes: servers that reach each other through one switch.
-    host_bytes_per_s: per chip to and from host memory.
+    low_flops: dense peak of the matmuls' own format. units: streaming multiprocessors (cores). generation 10.3:
+    Blackwell Ultra. power_share: power limit over the rated one of the chip. reference_flops: peak of the
+    generation's reference chip with this chip's multiprocessors (0: flops); reference_power: what this chip may draw
+    over what that one may: under load it is power, not the peak, that sets a chip's clock. domain_chips: chips that
+    share the scale-up fabric, at domain_bytes_per_s each in one direction. nic_bytes_per_s: per chip between domains,
+    what the fabric delivers of it at scale is throughput_share; tiers of switches, rails, oversubscription.
+    node_chips: chips per server. leaf_nodes: servers that reach each other through one switch. host_bytes_per_s: per
+    chip to and from host memory.
     """
 
     generation: Array
@@ -158,7 +159,8 @@ class Machine:
     nic_bytes_per_s: Array
     node_chips: Array = 8.0
     power_share: Array = 1.0
-    power_w: Array = 0.0
+    reference_flops: Array = 0.0
+    reference_power: Array = 1.0
     throughput_share: Array = 1.0
     tiers: Array = 2.0
     rails: Array = 8.0

@@ -30,6 +30,10 @@ _FORMS = {"sxm", "sxm2", "sxm3", "sxm4", "sxm5", "sxm6", "hgx", "dgx", "nvl72", 
 _SAYS_NOTHING = _MAKERS | _FORMS | {"gpu", "gpus", "tensor", "core", "nvlink", "8x", "x8", "ac"}
 
 
+REFERENCE_CHIPS = {8: "a100-sxm", 9: "h100-sxm", 10: "b200"}
+"""Chip of each generation whose sustained share of the peak the fitted constants give."""
+
+
 def machine_of(
     chip: Chip,
     *,
@@ -69,7 +73,7 @@ def machine_of(
         domain_bytes_per_s=float(chip.scaleup_bytes_per_s),
         nic_bytes_per_s=nic / 8.0,
         node_chips=servers_chips,
-        power_w=limit,
+        **_reference(chip, limit),
         power_share=limit / rated if rated else 1.0,
         throughput_share=float(fabric.throughput_share) if fabric.throughput_share else 1.0,
         tiers=tiers,
@@ -78,6 +82,19 @@ def machine_of(
         leaf_nodes=max(float(math.floor(down * planes / links)), 1.0),
         **({"host_bytes_per_s": float(chip.host_bytes_per_s)} if chip.host_bytes_per_s else {}),
     )
+
+
+def _reference(chip: Chip, limit_w: float | None) -> dict[str, float]:
+    """Peak and power beside the reference chip of an NVIDIA generation; other chips stand for themselves."""
+    name = REFERENCE_CHIPS.get(int(float(chip.generation)))
+    if chip.vendor != "NVIDIA" or name is None or not limit_w:
+        return {}
+    other = catalog.chip(name)
+    assert other.power_w is not None
+    return {
+        "reference_flops": float(other.peak_bf16_flops) * float(chip.units) / float(other.units),
+        "reference_power": limit_w / float(other.power_w),
+    }
 
 
 def _low_flops(chip: Chip, low_format: str) -> float:

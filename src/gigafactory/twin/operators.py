@@ -42,6 +42,11 @@ def tokens_apart(cases: Cases) -> Array:
     return tokens(cases) / np.where(plan.sequence_parallel > 0, plan.tensor, 1.0)
 
 
+def together(cases: Cases) -> Array:
+    """Whether one kernel serves all experts of a chip: made for it, or all have the same fixed number of places."""
+    return (cases.software.grouped > 0) | (cases.work.capacity > 0)
+
+
 def product(
     name: str,
     where: Where,
@@ -276,7 +281,7 @@ def _mlp(
         f"{name} up", where, rows, ups, network.hidden, batch=batch, count=count, again=again, grouped=grouped
     )
     # Without a kernel for all experts each expert's rows are cast by themselves.
-    casts = np.where(cases.software.grouped > 0, 1.0, batch) if grouped else 1.0
+    casts = np.where(together(cases), 1.0, batch) if grouped else 1.0
     made += quantize(cases, f"{name} up", where, rows * batch, ups, network.hidden, count=count, kernels=casts)
     made += elementwise(
         cases, f"{name} activation", where, rows * batch * ups, rows * batch * width, backward=1.7, unfused=2.0,

@@ -17,8 +17,8 @@ from gigafactory.twin.operator import Attention, Matmul, Traffic
 TILE = 128.0 * 256.0  # numbers of a result that one multiprocessor works on at a time
 
 
-POWER_W = (400.0, 700.0, 1200.0)
-"""What the chip draws for which the efficiencies of a generation hold: A100, H100, GB200 (catalogue, power_w)."""
+CEILING = 0.95
+"""Most that products reach of a peak, however much power there is."""
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,28 @@ def by_generation(generation: Array, ampere: float, hopper: float, blackwell: fl
 
 
 def speeds(cases: Cases, c: Constants) -> Speeds:
-    """Speeds that the chips of the cases reach. What a chip may draw, beside others of its generation, limits its
-    clock under load: FLOP/s follow it by a power law."""
+    """Speeds that the chips of the cases reach.
+
+    Under load the power that a chip may draw sets its clock, beside the reference chip of its generation: sustained
+    FLOP/s are those of the reference for as many multiprocessors, times a power of the power.
+    """
     machine, work = cases.machine, cases.work
     age = machine.generation
-    drawn = np.where(machine.power_w > 0, machine.power_w, by_generation(age, *POWER_W) * machine.power_share)
-    limited = (drawn / by_generation(age, *POWER_W)) ** c.power_exponent
-    half = by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
-    low = by_generation(age, c.matmul_ampere, c.low_hopper, c.low_blackwell)
-    low = low * np.where(work.block_scaled > 0, c.block_scaled, 1.0) * np.where(work.four_bit > 0, c.four_bit, 1.0)
-    tuned = by_generation(age, c.flash_ampere, c.flash_hopper, c.flash_blackwell)
-    core = np.where((cases.software.flash < 2) & (age >= 9), tuned * c.flash_untuned, tuned)
+    silicon = np.where(machine.reference_flops > 0, machine.reference_flops, machine.flops)
+    drawn = np.where(machine.reference_flops > 0, machine.reference_power, machine.power_share)
+    sustained = silicon * drawn**c.power_exponent
+    half = sustained * by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
+    half = np.minimum(half, CEILING * machine.flops)
+    share = by_generation(age, c.matmul_ampere, c.low_hopper, c.low_blackwell)
+    share = share * np.where(work.block_scaled > 0, c.block_scaled, 1.0) * np.where(work.four_bit > 0, c.four_bit, 1.0)
+    low = np.minimum(sustained * (machine.low_flops / machine.flops) * share, CEILING * machine.low_flops)
+    core = by_generation(age, c.flash_ampere, c.flash_hopper, c.flash_blackwell)
+    core = core * np.where((cases.software.flash < 2) & (age >= 9), c.flash_untuned, 1.0)
+    core = core * np.where(age > 10, c.flash_ultra, 1.0)  # twice the exponentials per clock
     return Speeds(
-        half_flops=machine.flops * half * limited,
-        low_flops=np.where(work.low > 0, machine.low_flops * low, machine.flops * half) * limited,
-        attention_flops=machine.flops * core * limited,
+        half_flops=half,
+        low_flops=np.where(work.low > 0, low, half),
+        attention_flops=np.minimum(sustained * core, CEILING * machine.flops),
         hbm_bytes_per_s=machine.hbm_bytes_per_s * c.hbm_share,
         wave_numbers=machine.units * TILE,
     )

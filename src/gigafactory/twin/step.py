@@ -11,7 +11,7 @@ from gigafactory.twin.collectives import message_seconds
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.offload import offload_seconds
 from gigafactory.twin.operator import Attention, Matmul, Message, Operator, Traffic, Where
-from gigafactory.twin.operators import operators, tokens_apart
+from gigafactory.twin.operators import operators, together, tokens_apart
 from gigafactory.twin.parameters import Stages, stage_parameters
 from gigafactory.twin.prediction import PARTS, StepTime
 from gigafactory.twin.price import Speeds, attention_seconds, matmul_seconds, speeds, traffic_seconds
@@ -64,7 +64,7 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
             case Matmul():
                 cost.add(op.phase, "matmul", matmul_seconds(op, cases, at, c))
                 cost.flops = cost.flops + op.flops
-                each = np.where(cases.software.grouped > 0, 1.0, op.batch) if op.grouped else 1.0
+                each = np.where(together(cases), 1.0, op.batch) if op.grouped else 1.0
                 cost.kernels = cost.kernels + op.count * each
             case Attention():
                 cost.add(op.phase, "attention", attention_seconds(op, cases, at, c))
@@ -82,8 +82,7 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
     # Without kernels for all experts the host learns each expert's rows before it launches: nothing to capture.
     captured = cases.software.graphs
     for where, cost in costs.items():
-        known = np.maximum(cases.software.grouped, cases.work.capacity > 0) if where == "mixture" else 1.0
-        _launches(cases, cost, captured * known, c)
+        _launches(cases, cost, captured * together(cases) if where == "mixture" else captured, c)
     return costs
 
 
