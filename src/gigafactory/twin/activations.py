@@ -30,10 +30,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Layers:
-    """The two kinds of layers of a case."""
+    """The two kinds of layers of a case; stream: bytes per token of the residual stream between them."""
 
     dense: Layer
     mixture: Layer
+    stream: Array
 
 
 def layers(cases: Cases) -> Layers:
@@ -130,4 +131,5 @@ def layers(cases: Cases) -> Layers:
     return Layers(
         dense=layer(dense_kept, dense_all, dense_backward, hidden_units),
         mixture=layer(mixture_kept, mixture_all, mixture_backward, units + shared),
+        stream=residual,
     )

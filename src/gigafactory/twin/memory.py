@@ -80,24 +80,35 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     parameters = stage_parameters(cases)
     kinds = layers(cases)
     tokens = cases.tokens_per_micro_batch
-    has_mixture = cases.network.experts > 0
     fsdp = plan.shard > 2
     dense, expert = _shares(cases)
+    # our circular pipeline keeps the input of each group of layers and computes the group again
+    circular = np.greater(software.own, 0) & np.greater(plan.interleave, 1)
 
-    # the layer in the backward pass: its gradients, and what it computes again
-    busy = np.where(has_mixture, kinds.mixture.backward + kinds.mixture.again, kinds.dense.backward + kinds.dense.again)
+    def of_layers(stage: Stage) -> Array:
+        per_token = kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures
+        return per_token * tokens
+
+    def of_micro_batch(stage: Stage) -> Array:
+        held = np.where(circular, kinds.stream * plan.interleave * tokens, of_layers(stage))
+        return held * (1.0 - plan.offload_activations)
+
+    # the layer in the backward pass: its gradients, what it computes again, and its parameters' with FSDP
+    mixture = np.where(cases.network.experts > 0, 1.0, 0.0)
+    dense_layer, mixture_layer = kinds.dense.backward + kinds.dense.again, kinds.mixture.backward + kinds.mixture.again
     layer, reduced = _sharded_layer(cases, parameters)
-    backward = busy * tokens + reduced
-    # the 16-bit gradient of a table is whole for a moment
+    group = np.where(circular, of_layers(parameters.inner) / plan.interleave, 0.0)
+    backward = (dense_layer + mixture * (mixture_layer - dense_layer)) * tokens + reduced + group
+    # the 16-bit gradient of a table is whole for a moment, the embedding's when a micro-batch's activations are gone
     tables = np.where(plan.pipe > 1, 1.0, 2.0 - cases.network.tied)
     table = np.where(fsdp, 0.0, work.number_bytes) * parameters.first.vocabulary / tables
     ending = np.maximum(_loss_per_token(cases) * tokens + table, backward)
+    embedding = np.maximum(backward, table - of_micro_batch(parameters.first))
+
     # grouped products run on four streams, each with a workspace of its own beside the two of plain ones
     libraries = np.where(cases.machine.generation > 0, c.memory_libraries_bytes, 0.0)
-    scratch = libraries * np.where(has_mixture, 3.0, 1.0) + _placeholders(cases, parameters)
-    held = _held_results(cases) * tokens
-    flying = _in_flight(cases)
-    on_chip = tokens * (1.0 - plan.offload_activations)
+    scratch = libraries * (1.0 + 2.0 * mixture) + _placeholders(cases, parameters)
+    waiting = _held_results(cases) * tokens
     # twice as many holes in the heap where no compiler merges element-wise work
     lost = np.where(fsdp, c.memory_fragmentation, 0.0) * (2.0 - software.compiled)
     gathers = np.where(fsdp & (plan.shard_group > 1), work.number_bytes, 0.0)
@@ -105,14 +116,11 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
     stays = gathers * (plan.pipe > 1) * copied
 
-    def of_micro_batch(stage: Stage) -> Array:
-        return (kinds.dense.kept * (stage.layers - stage.mixtures) + kinds.mixture.kept * stage.mixtures) * on_chip
-
     def classes(stage: Stage, in_flight: Array, top: Array) -> dict[str, Array]:
         activations = of_micro_batch(stage) * in_flight
         held_whole = stays * (stage.dense + stage.expert)
         gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
-        buffers = copied * (layer + gathers * stage.vocabulary) + held
+        buffers = copied * (layer + gathers * stage.vocabulary) + waiting
         return {
             "parameters": dense.weights * stage.dense + expert.weights * stage.expert,
             "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
@@ -123,11 +131,11 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
             "workspace": scratch + top + lost * (activations + top + gathered + buffers),
         }
 
-    # the gradient of the embedding comes when one micro-batch's activations are gone
-    embedding = np.maximum(backward, table - of_micro_batch(parameters.first))
+    flying = _in_flight(cases)
+    whole = plan.pipe <= 1
     return [
-        classes(parameters.first, flying[0], np.where(plan.pipe > 1, embedding, ending)),
-        classes(parameters.inner, flying[1], np.where(plan.pipe > 1, backward, ending)),
+        classes(parameters.first, flying[0], np.where(whole, ending, embedding)),
+        classes(parameters.inner, flying[1], np.where(whole, ending, backward)),
         classes(parameters.last, flying[2], ending),
     ]
 
