@@ -37,8 +37,8 @@ def search_page(told: Told) -> str:
         body=[
             page.tiles([page.Tile(*tile) for tile in told["tiles"]]),
             page.section("Speed against memory", _map(told), _MAP_NOTE),
-            page.section("The fastest", page.table(*told["ranking"])),
-            page.section("Why not its neighbours", page.table(*told["neighbours"]), _NEIGHBOURS_NOTE),
+            page.section("The fastest", page.table(*told["ranking"], numbers=range(3, 7))),
+            page.section("Why not its neighbours", page.table(*told["neighbours"], numbers=(1,)), _NEIGHBOURS_NOTE),
             page.section("As lines of a factory file", page.toml(told["lines"]) if told["lines"] else ""),
         ],
         footer="Written by gigafactory twin search; docs/twin.md has the formulas.",
