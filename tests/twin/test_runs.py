@@ -112,6 +112,8 @@ def test_sharding(tmp_path: Path, text: str, shard: int, group: int) -> None:
         ("400 Gb/s RDMA per GPU", "nic_bytes_per_s", 50e9),
         ("torchtitan, eager", "compiled", 0.0),
         ("torchtitan, compile+float8", "compiled", 1.0),
+        ("full recompute, no sequence parallelism", "sequence_parallel", 0.0),
+        ("no recompute, SP, TP overlap on", "sequence_parallel", 1.0),
         ("MP mode DEFAULT", "grad_bytes", 4.0),
         ("grads bf16", "grad_bytes", 2.0),
     ],
@@ -160,6 +162,7 @@ def test_recomputation(tmp_path: Path, recompute: str, notes: str, fields: dict[
         ({"gpu": "Zeus-9000"}, "gpu", "Zeus-9000"),
         ({"model": "Nemotron-H 56B"}, "model", "Mamba"),
         ({"precision": "nvfp4"}, "gpu", "fp4"),
+        ({"notes": "LoRA, rank 16"}, "model", "adapters"),
     ],
 )
 def test_a_row_that_cannot_be_represented_is_listed_with_the_reason(

@@ -38,6 +38,8 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
             raise UnrepresentableError(field, "is not given")
     notes = row.get("notes", "")
     told = Words(notes)
+    if Words(f"{row['model']} {row.get('id', '')} {notes}").has(r"\b(q?lora|peft)\b"):
+        raise UnrepresentableError("model", "trains adapters alone, which has no formulas here")
     named = published_network(row["model"], {key: numbers[key] for key in DIMENSIONS if key in numbers})
     assumed = list(named.assumed)
     months = release_months(row.get("source", ""), row.get("id", ""))
