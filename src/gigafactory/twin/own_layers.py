@@ -239,12 +239,13 @@ def _running_sum(rows: Array, columns: Array, count: Array, again: Array) -> lis
     made: list[Operator] = []
     left = rows
     for depth in range(3):
-        block = np.minimum(left, RUNNING_SUM_BLOCK)
-        blocks = np.where(left > 0, np.ceil(left / RUNNING_SUM_BLOCK), 0.0)
-        name = f"places {depth}"
-        made.append(Matmul(name, "forward", "mixture", block, columns, block, blocks, count, low=False))
+        # Cases that are done already count nothing; their shapes stay products that exist.
+        block = np.clip(left, 1.0, RUNNING_SUM_BLOCK)
+        blocks = np.maximum(np.ceil(left / RUNNING_SUM_BLOCK), 1.0)
+        name, times = f"places {depth}", np.where(left > 0, count, 0.0)
+        made.append(Matmul(name, "forward", "mixture", block, columns, block, blocks, times, low=False))
         if np.any(again > 0):
-            made.append(Matmul(name, "recompute", "mixture", block, columns, block, blocks, count * again, low=False))
+            made.append(Matmul(name, "recompute", "mixture", block, columns, block, blocks, times * again, low=False))
         left = np.where(left > RUNNING_SUM_BLOCK, blocks, 0.0)
         if not np.any(left > 0):
             break
