@@ -143,7 +143,9 @@ def _plan(
         shard=shard,
         shard_group=group,
         sequence_parallel=told.said(
-            r"\bsp( on)?\b|sequence.parallel", r"\b(no sp|sp off)\b", trainer.sequence_parallel
+            r"\bsp( on)?\b|sequence.parallel",
+            r"\b(no|without|w/o) (sp\b|sequence.parallel)|\b(sp|sequence.parallel(ism)?) off",
+            trainer.sequence_parallel,
         ),
         ring=0.0 if told.has(r"a2a cp|cp a2a|ulysses") else trainer.ring,
         tensor_overlap=_tensor_overlap(network, trainer, told),
