@@ -9,8 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from made_cases import layouts, made
 
+from gigafactory.factory.load import load_factory
+from gigafactory.factory.summary import state_bytes_per_device
 from gigafactory.twin.activations import layers
+from gigafactory.twin.build import cases_of
 from gigafactory.twin.case import Cases, stack
 from gigafactory.twin.constants import default
 from gigafactory.twin.memory import budget_bytes, memory_bytes, peak_memory
@@ -18,7 +22,6 @@ from gigafactory.twin.parameters import stage_parameters
 from gigafactory.twin.prediction import MEMORY
 from gigafactory.twin.runs import Runs, read_runs
 from gigafactory.twin.ways import ways_to_fit
-from made_cases import layouts, made
 
 RUNS = Path(__file__).parents[3] / "shared" / "data" / "published_runs.csv"
 C = default()
@@ -241,3 +244,11 @@ def test_where_one_change_is_too_little_pairs_are_tried() -> None:
 
 def test_no_way_at_all() -> None:
     assert ways_to_fit(made("grok-1"), 80e9, C) == []
+
+
+def test_our_trainer_holds_what_its_state_takes() -> None:
+    """The same 16 bytes per parameter that a factory file's check counts, for Grok-1 on 2,048 chips."""
+    factory = load_factory(Path(__file__).parents[2] / "examples" / "grok-1.toml")
+    classes = peak_memory(cases_of(factory), C).classes
+    state = float(classes["parameters"] + classes["gradients"] + classes["optimizer"])
+    assert state == pytest.approx(state_bytes_per_device(factory), rel=0.01)
