@@ -13,7 +13,7 @@ from test_run_page import _check
 from gigafactory.report import format as fmt
 from gigafactory.report.bars import Piece, stacked_bar
 from gigafactory.report.search_page import search_page
-from gigafactory.report.twin_page import MEMORY, PARTS, run_rows, seconds, tiles, twin_page, usd
+from gigafactory.report.twin_page import MEMORY, PARTS, length, run_rows, seconds, tiles, twin_page, usd
 
 
 def between(value: float) -> dict[str, float]:
@@ -155,6 +155,13 @@ def test_a_search_has_its_page_and_its_map() -> None:
 )
 def test_seconds(value: float, words: str) -> None:
     assert seconds(value) == words
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(5.85e6, "67.7 d"), (7600.0, "2.11 h"), (510.0, "8.50 min"), (31.0, "31.0 s")]
+)
+def test_lengths(value: float, words: str) -> None:
+    assert length(value) == words
 
 
 def test_money() -> None:

@@ -96,7 +96,7 @@ def tiles(told: Told) -> list[page.Tile]:
         ),
         page.Tile(
             "Run",
-            f"{fmt.significant(told['wall_s']['value'] / 86400.0)} d",
+            length(told["wall_s"]["value"]),
             f"{fmt.count(told['tokens'])} tokens" + ("" if told["goodput"] else ", no goodput applied"),
         ),
     ]
@@ -225,15 +225,12 @@ def lead(told: Told) -> str:
 
 def run_rows(told: Told) -> list[tuple[str, str, str, str]]:
     """(what, value, interval, note) of the whole run."""
-    days = _scaled(told["run_s"], 1 / 86400.0)
-    rows = [("at full speed", f"{fmt.significant(days['value'])} days", interval(days), "")]
+    rows = [("at full speed", length(told["run_s"]["value"]), interval(told["run_s"], length), "")]
     if told["goodput"] is None:
         rows.append(("goodput", "–", "", "none applied: nothing interrupts the run"))
     else:
-        wall = _scaled(told["wall_s"], 1 / 86400.0)
-        share = told["goodput"]["share"]
-        rows.append(("with goodput", f"{fmt.significant(wall['value'])} days", interval(wall), ""))
-        rows[-1] = (*rows[-1][:3], f"{100 * share:.1f} % of the time trains ({told['goodput']['source']})")
+        note = f"{100 * told['goodput']['share']:.1f} % of the time trains ({told['goodput']['source']})"
+        rows.append(("with goodput", length(told["wall_s"]["value"]), interval(told["wall_s"], length), note))
     hours = told["chip_hours"]
     rows.append(("GPU-hours", fmt.count(hours["value"]), interval(hours, fmt.count), ""))
     if told["energy_kwh"] is not None:
@@ -250,6 +247,14 @@ def run_rows(told: Told) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def length(seconds_: float) -> str:
+    """How long a run takes, in one unit: 67.7 d, 21.1 h, 8.50 min."""
+    for unit_s, unit in ((86400.0, "d"), (3600.0, "h"), (60.0, "min")):
+        if seconds_ >= 2.0 * unit_s:
+            return f"{fmt.significant(seconds_ / unit_s)} {unit}"
+    return seconds(seconds_)
+
+
 def percent(value: float) -> str:
     return f"{100 * value:.1f} %"
 
@@ -262,7 +267,3 @@ def energy(kwh: float) -> str:
 def usd(value: float) -> str:
     """Money: 83 $, 4.12 M$."""
     return f"{fmt.count(value)}$" if value >= 1e3 else f"{value:.0f} $"
-
-
-def _scaled(number: Mapping[str, float], factor: float) -> dict[str, float]:
-    return {key: value * factor for key, value in number.items()}

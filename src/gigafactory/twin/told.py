@@ -12,6 +12,7 @@ from gigafactory.twin.build import number_format
 from gigafactory.twin.constants import shipped
 from gigafactory.twin.memory import budget_bytes
 from gigafactory.twin.outcome import KWH_J, Outcome, Prediction
+from gigafactory.twin.parameters import total_parameters
 from gigafactory.twin.ranges import SHARE, Range
 from gigafactory.twin.ways import ways_to_fit
 
@@ -37,7 +38,7 @@ def told(factory: Factory, prediction: Prediction, result: Outcome, *, calibrati
     found: Told = {
         "name": factory.name,
         "run": factory.train.name,
-        "model_parameters": factory.model.parameters(),
+        "model_parameters": float(sum(total_parameters(cases))),
         "trainer": factory.twin.trainer,
         "release": factory.twin.release,
         "format": number_format(factory, on_cpu=bool(cases.machine.generation == 0)),
