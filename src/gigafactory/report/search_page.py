@@ -15,7 +15,7 @@ Takes plain data:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from gigafactory.report import format as fmt
@@ -37,8 +37,8 @@ def search_page(told: Told) -> str:
         body=[
             page.tiles([page.Tile(*tile) for tile in told["tiles"]]),
             page.section("Speed against memory", _map(told), _MAP_NOTE),
-            page.section("The fastest", page.table(*told["ranking"], numbers=range(3, 7))),
-            page.section("Why not its neighbours", page.table(*told["neighbours"], numbers=(1,)), _NEIGHBOURS_NOTE),
+            page.section("The fastest", _table(told["ranking"], range(3, 7))),
+            page.section("Why not its neighbours", _table(told["neighbours"], (1,)), _NEIGHBOURS_NOTE),
             page.section("As lines of a factory file", page.toml(told["lines"]) if told["lines"] else ""),
         ],
         footer="Written by gigafactory twin search; docs/twin.md has the formulas.",
@@ -47,6 +47,11 @@ def search_page(told: Told) -> str:
 
 _MAP_NOTE = "Each dot is a layout; left of the limit it fits. Of two that take the same memory the upper one is better."
 _NEIGHBOURS_NOTE = "One thing changed in the fastest layout, and what comes of it."
+
+
+def _table(told: Sequence[Any], numbers: Collection[int]) -> str:
+    headers, rows = told
+    return page.table(headers, rows, numbers)
 
 
 def _map(told: Told) -> str:

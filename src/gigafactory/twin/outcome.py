@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from gigafactory.factory.catalog import assumption
 from gigafactory.factory.cluster import ChipGroup
 from gigafactory.factory.file import Factory
 from gigafactory.twin import constants, intervals
 from gigafactory.twin.build import Kind, cases_of, kinds_of
-from gigafactory.twin.case import Cases, Machine
+from gigafactory.twin.case import Array, Cases, Machine
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.cpu import Sweep, cpu_step_time
 from gigafactory.twin.memory import peak_memory
@@ -106,8 +108,12 @@ def predict(
     step_width, memory_width = intervals.load(Path(named)) if named else (None, None)
     cases = cases_of(factory, machine)
     kinds = kinds_of(factory) if factory.cluster.chips else ()
-    step = _plain_step(cpu_step_time(cases, sweep) if sweep is not None else step_time(cases, c))
-    mixed = _mixed(cases, kinds, c) if len({kind.name for kind in kinds}) > 1 else None
+    if sweep is not None:
+        steps = [_at(cpu_step_time(cases, sweep), 0)]
+    else:
+        steps = _step_times(cases, [kind.machine for kind in kinds] if len(kinds) > 1 else [], c)
+    step = steps[0]
+    mixed = _mixed(cases, kinds, steps[1:]) if len(steps) > 1 else None
     if mixed is not None and factory.twin.balanced_work:
         step = _faster(step, mixed.balance.balanced_s / mixed.balance.even_s)
     memory = peak_memory(cases, c)
@@ -223,9 +229,28 @@ def _mean(numbers: list[Range | None], kinds: tuple[Kind, ...]) -> Range | None:
     return Range(*ends)
 
 
-def _mixed(cases: Cases, kinds: tuple[Kind, ...], c: Constants) -> Mixed:
+def _step_times(cases: Cases, machines: list[Machine], c: Constants) -> list[StepTime]:
+    """Of the case, and of its job on each of the machines, priced together."""
+    if not machines:
+        return [_at(step_time(cases, c), 0)]
+    every = [cases.machine, *machines]
+    fields = {name: np.array([float(vars(machine)[name]) for machine in every]) for name in vars(cases.machine)}
+    step = step_time(cases.replace(**fields), c)
+    return [_at(step, index) for index in range(len(every))]
+
+
+def _at(step: StepTime, index: int) -> StepTime:
+    """One of the steps that were priced together, as plain numbers."""
+
+    def pick(part: Array) -> float:
+        return float(part[index] if np.ndim(part) else part)
+
+    parts = {name: pick(part) for name, part in step.parts.items()}
+    return StepTime(pick(step.step_s), parts, pick(step.model_flops), pick(step.hardware_flops))
+
+
+def _mixed(cases: Cases, kinds: tuple[Kind, ...], steps: list[StepTime]) -> Mixed:
     """Each kind alone under the same plan, and what dealing micro-batches by speed would give."""
-    steps = [step_time(Cases(cases.network, cases.plan, cases.work, kind.machine, cases.software), c) for kind in kinds]
     micro_batches = round(float(cases.micro_batches))
     fixed = [sum(float(step.parts[name]) for name in FIXED) for step in steps]
     micro_s = [(float(step.step_s) - held) / micro_batches for step, held in zip(steps, fixed, strict=True)]
@@ -245,11 +270,6 @@ def _apportioned(exact: list[float], total: int) -> list[int]:
     for index in order[: total - sum(whole)]:
         whole[index] += 1
     return whole
-
-
-def _plain_step(step: StepTime) -> StepTime:
-    parts = {name: float(part) for name, part in step.parts.items()}
-    return StepTime(float(step.step_s), parts, float(step.model_flops), float(step.hardware_flops))
 
 
 def _faster(step: StepTime, factor: float) -> StepTime:
