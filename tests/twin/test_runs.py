@@ -131,6 +131,14 @@ def test_a_token_drop_label_counts_and_a_sentence_on_other_rows_does_not(tmp_pat
     assert list(read_runs(write(tmp_path / "runs.csv", *cells)).cases.work.capacity) == [0, 1, 0]
 
 
+def test_dense_layers_of_a_truncated_mixture(tmp_path: Path) -> None:
+    cut = {"layers": "4", "pp": "1", "vpp": "1", "n_gpus": "64", "dp": "64"}
+    simumax = mixture(id="simumax-v3", source="MooreThreads/SimuMax", notes="", **cut)
+    said = mixture(notes="truncated, 2 dense layers", **cut)
+    network = read_runs(write(tmp_path / "runs.csv", mixture(**cut), simumax, said)).cases.network
+    assert list(network.dense_layers) == [3, 1, 2]
+
+
 @pytest.mark.parametrize(
     ("recompute", "notes", "fields"),
     [

@@ -49,7 +49,9 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
     network = dataclasses.replace(
         named.network,
         mtp_layers=mtp,
-        dense_layers=Words(f"{row['model']}; {notes}").number(r"(\d+) dense layers?", named.network.dense_layers),
+        dense_layers=Words(f"{row['model']}; {notes}").number(
+            r"(\d+) dense layers?", min(named.network.dense_layers, trainer.dense_layers)
+        ),
     )
     low, block_scaled, four_bit, number_bytes, low_format = _format(row["precision"], assumed)
     machine = machine_by_name(

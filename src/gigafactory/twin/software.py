@@ -33,7 +33,7 @@ class Stack:
     """A trainer (entry of stacks.toml): software as of its usual release, and what it does where a run says nothing.
 
     fsdp_shard: stage that its FSDP amounts to. expert_tensor: 1 cuts experts over expert only, 0 over tensor too.
-    token_drop: mixtures have a capacity. mtp: MTP layers that a model has are trained. low_weights: FSDP gathers 8
+    token_drop: mixtures have a capacity. dense_layers: at most so many of a mixture's layers are dense. mtp: MTP layers that a model has are trained. low_weights: FSDP gathers 8
     bits where matmuls have them. selective: recompute_* fields of "selective" recomputation.
     """
 
@@ -53,6 +53,7 @@ class Stack:
     mtp: float = 0.0
     ring: float = 1.0
     expert_overlap: float = 0.0
+    dense_layers: float = math.inf
     nic_bits_per_s_per_node: float = 0.0
     selective: Mapping[str, float] = field(default_factory=dict)
     presets: tuple[Preset, ...] = ()
