@@ -33,8 +33,9 @@ class Stack:
     """A trainer (entry of stacks.toml): software as of its usual release, and what it does where a run says nothing.
 
     fsdp_shard: stage that its FSDP amounts to. expert_tensor: 1 cuts experts over expert only, 0 over tensor too.
-    token_drop: mixtures have a capacity. dense_layers: at most so many of a mixture's layers are dense. mtp: MTP layers that a model has are trained. low_weights: FSDP gathers 8
-    bits where matmuls have them. selective: recompute_* fields of "selective" recomputation.
+    token_drop: mixtures have a capacity. dense_layers: at most so many of a mixture's layers are dense. mtp: MTP
+    layers that a model has are trained. low_weights: 8-bit weights are gathered where matmuls have 8 bits.
+    selective: recompute_* fields of "selective" recomputation. presets: published configurations.
     """
 
     name: str
