@@ -109,8 +109,8 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     libraries = np.where(cases.machine.generation > 0, c.memory_libraries_bytes, 0.0)
     scratch = libraries * (1.0 + 2.0 * mixture) + _placeholders(cases, parameters)
     waiting = _held_results(cases) * tokens
-    # twice as many holes in the heap where no compiler merges element-wise work
-    lost = np.where(fsdp, c.memory_fragmentation, 0.0) * (2.0 - software.compiled)
+    # twice as many holes in the heap where neither a compiler nor fused kernels merge element-wise work
+    lost = np.where(fsdp, c.memory_fragmentation, 0.0) * (2.0 - np.maximum(software.compiled, software.fused))
     gathers = np.where(fsdp & (plan.shard_group > 1), work.number_bytes, 0.0)
     copied = np.where(software.own > 0, 0.0, 1.0)
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
@@ -122,7 +122,9 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
         gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
         buffers = copied * (layer + gathers * stage.vocabulary) + waiting
         return {
-            "parameters": dense.weights * stage.dense + expert.weights * stage.expert,
+            "parameters": dense.weights * stage.dense
+            + expert.weights * stage.expert
+            + copies * (stage.dense - stage.vocabulary + stage.expert),
             "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
             "optimizer": dense.optimizer * stage.dense + expert.optimizer * stage.expert,
             "activations": activations,
@@ -131,6 +133,7 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
             "workspace": scratch + top + lost * (activations + top + gathered + buffers),
         }
 
+    copies = _low_copies(cases)
     flying = _in_flight(cases)
     whole = plan.pipe <= 1
     return [
@@ -164,6 +167,14 @@ def _shares(cases: Cases) -> tuple[_Share, _Share]:
         )
 
     return share(group), share(of_experts)
+
+
+def _low_copies(cases: Cases) -> Array:
+    """Bytes per weight of a product kept in 8 or 4 bits beside the 16-bit ones, in both directions, where those are
+    the primary ones (transformer_engine/pytorch/module/base.py get_weight_workspace; not with --fp8-param-gather)."""
+    plan, work, software = cases.plan, cases.work, cases.software
+    kept = work.low * (1.0 - work.low_weights) * software.fused
+    return np.where((plan.shard > 2) | (software.own > 0), 0.0, kept) * (2.0 - 0.875 * work.four_bit)
 
 
 def _in_flight(cases: Cases) -> tuple[Array, Array, Array]:
