@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from pathlib import Path
 
 import pytest
 
@@ -11,8 +12,11 @@ from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import load_factory, parse_factory
 from gigafactory.twin.build import cases_of, kinds_of, months_of
-from gigafactory.twin.case import Cases
+from gigafactory.twin.case import Cases, take
 from gigafactory.twin.machines import measured_machine
+from gigafactory.twin.runs import read_runs
+
+RUNS = Path(__file__).parents[2].parent / "shared" / "data" / "published_runs.csv"
 
 MEGATRON = """
 [[cluster.chips]]
@@ -157,3 +161,17 @@ def test_replacing_a_field_leaves_the_rest() -> None:
     case = megatron()
     assert dataclasses.asdict(case.replace(tensor=4.0)) != dataclasses.asdict(case)
     assert case.replace(tensor=case.plan.tensor) == case
+
+
+@pytest.mark.parametrize(("form", "measured_s"), [("bf16", 21.09), ("fp8", 17.04)])
+def test_a_published_run_is_the_same_case_from_a_file_and_from_the_table(form: str, measured_s: float) -> None:
+    if not RUNS.exists():
+        pytest.skip("needs ../shared/data/published_runs.csv")
+    runs = read_runs(RUNS)
+    row = runs.ids.index(f"dgxc-v24.11.1-grok1-H100-{form}-2048")
+    assert runs.step_s[row] == measured_s
+    table, file = take(runs.cases, row), cases_of(load_factory("examples/grok-1-nemo.toml", [f"twin.format={form}"]))
+    for of_table, of_file in zip(table.parts(), file.parts(), strict=True):
+        assert {name: float(value) for name, value in vars(of_file).items()} == pytest.approx(
+            {name: float(value) for name, value in vars(of_table).items()}
+        )
