@@ -11,12 +11,16 @@ from gigafactory.twin.collectives import message_seconds
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.offload import offload_seconds
 from gigafactory.twin.operator import Attention, Matmul, Message, Operator, Traffic, Where
-from gigafactory.twin.operators import operators, together, tokens_apart
+from gigafactory.twin.operators import operators, together, tokens
 from gigafactory.twin.parameters import Stages, stage_parameters
 from gigafactory.twin.prediction import PARTS, StepTime
 from gigafactory.twin.price import Speeds, attention_seconds, matmul_seconds, speeds, traffic_seconds
 
 CLASSES = ("matmul", "attention", "memory_bound", "tensor_comm", "context_comm", "expert_comm", "host")
+
+
+PROGRESS_MONTHS = (66.0, 80.0)
+"""Dates between which the yearly progress of mixtures was seen; before and after, nothing is extrapolated."""
 
 
 @dataclass
@@ -95,7 +99,7 @@ def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
     """Routing and dispatch of mixtures became faster with every release, more so with kernels for all."""
     if "mixture" not in costs:
         return
-    years = (cases.software.months - 72.0) / 12.0
+    years = (np.clip(cases.software.months, *PROGRESS_MONTHS) - 72.0) / 12.0
     slower = np.exp(-c.mixture_progress_per_year * years) * np.where(cases.software.grouped > 0, 1.0, c.mixture_apart)
     cost = costs["mixture"]
     for way in (cost.forward, cost.backward):
@@ -104,7 +108,7 @@ def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
 
 
 def _launches(cases: Cases, cost: Cost, captured: Array, c: Constants) -> None:
-    """Where the host launches kernels more slowly than the chip runs them, the chip waits; near balance now and then."""
+    """Where the host launches kernels more slowly than the chip runs them, the chip waits; near balance sometimes."""
     eager = np.where(cases.software.fused + cases.software.compiled > 0, 1.0, c.eager_launches)
     launch = cost.kernels * c.launch_s * (1.0 - captured) * eager
     busy = cost.forward_s + cost.backward_s
@@ -224,11 +228,14 @@ def model_flops(cases: Cases) -> Array:
 
 
 def _pipe_comm(cases: Cases, many: Array, c: Constants) -> Array:
-    """Activations to the next stage and gradients back, per micro-batch and chunk; hidden where stages interleave."""
+    """Activations to the next stage and gradients back, per micro-batch and chunk; hidden where stages interleave.
+
+    Each chip of a tensor group sends its part of them (Narayanan et al., arXiv 2104.04473, section 4.1).
+    """
     plan = cases.plan
     if not np.any(plan.pipe > 1):
         return 0.0
-    size = tokens_apart(cases) * cases.network.hidden * cases.work.number_bytes
+    size = tokens(cases) / plan.tensor * cases.network.hidden * cases.work.number_bytes
     stride = plan.tensor * plan.context * plan.data
     once = message_seconds(
         Message("stage", "forward", "step", "permute", "pipe", size, plan.pipe, stride), cases.machine, c
