@@ -69,6 +69,7 @@ def test_json_keys_are_stable(capsys: pytest.CaptureFixture[str]) -> None:
     assert ranges == {
         "step_s", "tokens_per_s", "tokens_per_s_per_chip", "mfu", "hfu", "mfu_of_format", "hfu_of_format",
         "memory_bytes", "run_s", "wall_s", "chip_hours", "it_power_w", "site_power_w", "energy_kwh", "energy_usd",
+        "energy_usd_per_kwh", "rent_usd_per_hour",
         "rent_usd",
     }  # fmt: skip
     assert found.keys() - ranges == {

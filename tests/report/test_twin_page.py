@@ -54,7 +54,9 @@ def told(**changes: Any) -> dict[str, Any]:
         "it_power_w": between(950.0),
         "site_power_w": between(8e4),
         "energy_kwh": between(1.1e5),
+        "energy_usd_per_kwh": between(0.08),
         "energy_usd": between(9e3),
+        "rent_usd_per_hour": between(2.5),
         "rent_usd": between(2e5),
         "mixed": None,
         "operators": [

@@ -238,11 +238,12 @@ def run_rows(told: Told) -> list[tuple[str, str, str, str]]:
         site = told["site_power_w"]["value"]
         note = f"{fmt.with_unit(site, 'W')} at the meter; {fmt.significant(power['value'])} W per GPU, server included"
         rows.append(("energy", energy(used["value"]), interval(used, energy), note))
-    for key, name, note in (
-        ("energy_usd", "electricity", ""),
-        ("rent_usd", "rent", "at the price of an hour that was asked for"),
+    for key, name, price, unit in (
+        ("energy_usd", "electricity", "energy_usd_per_kwh", "kWh"),
+        ("rent_usd", "rent", "rent_usd_per_hour", "GPU-hour"),
     ):
         if told[key] is not None:
+            note = f"{fmt.significant(told[price]['value'])} $ per {unit}, {interval(told[price])}"
             rows.append((name, usd(told[key]["value"]), interval(told[key], usd), note))
     return rows
 

@@ -90,7 +90,9 @@ class Outcome:
     it_power_w: Range | None
     site_power_w: Range | None
     energy_j: Range | None
+    energy_usd_per_kwh: Range
     energy_usd: Range | None
+    rent_usd_per_hour: Range | None
     rent_usd: Range | None
 
 
@@ -151,7 +153,7 @@ def outcome(factory: Factory, prediction: Prediction, goodput: Goodput | None = 
     site_power_w = None if it_power_w is None else times(it_power_w, _pue(factory)).scaled(chips)
     energy_j = None if site_power_w is None else times(site_power_w, wall_s)
     hourly = _mean([_rent_usd_per_hour(factory, kind.group) for kind in kinds], kinds)
-    chip_hours = wall_s.scaled(chips / HOUR_S)
+    chip_hours, price = wall_s.scaled(chips / HOUR_S), _energy_usd_per_kwh(factory)
     return Outcome(
         chips=chips,
         tokens_per_step=tokens_per_step,
@@ -170,7 +172,9 @@ def outcome(factory: Factory, prediction: Prediction, goodput: Goodput | None = 
         it_power_w=it_power_w,
         site_power_w=site_power_w,
         energy_j=energy_j,
-        energy_usd=None if energy_j is None else times(energy_j, _energy_usd_per_kwh(factory)).scaled(1.0 / KWH_J),
+        energy_usd_per_kwh=price,
+        energy_usd=None if energy_j is None else times(energy_j, price).scaled(1.0 / KWH_J),
+        rent_usd_per_hour=hourly,
         rent_usd=None if hourly is None else times(chip_hours, hourly),
     )
 
