@@ -34,10 +34,6 @@ class _Share:
     gradients: Array
     optimizer: Array
 
-    @property
-    def total(self) -> Array:
-        return self.weights + self.gradients + self.optimizer
-
 
 def peak_memory(cases: Cases, c: Constants) -> Memory:
     """Bytes of the fullest chip and their classes (names of prediction.MEMORY), arrays that broadcast to the cases'
