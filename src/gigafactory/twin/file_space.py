@@ -104,7 +104,7 @@ def _without_layout(factory: Factory, trainer: str | None) -> Factory:
         update={
             "twin": factory.twin.model_copy(update=chosen),
             "layout": Layout(),
-            "train": factory.train.model_copy(update={"accumulate": 1}),
+            "train": factory.train.model_copy(update={"accumulate": 1, "remat": "none"}),
         }
     )
 
