@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from made_cases import layouts, made
 
 from gigafactory.twin.case import Cases
 from gigafactory.twin.parameters import stage_layers, stage_parameters, total_parameters
-from made_cases import layouts, made
 
 
 @pytest.mark.parametrize(
