@@ -40,11 +40,13 @@ class Architecture:
 @dataclass(frozen=True)
 class Named:
     """A network with the name it is known by (that of architectures.toml, else the text, normalised) and what was
-    filled in beyond the table. mtp_layers: what the model has, trained or not."""
+    filled in beyond the table. mtp_layers: what the model has, trained or not. sinks: its attention has learned sinks,
+    which the newest kernels do not know."""
 
     name: str
     network: Network
     mtp_layers: float = 0.0
+    sinks: bool = False
     assumed: tuple[str, ...] = ()
 
 
@@ -148,6 +150,7 @@ def published_network(model: str, dimensions: Mapping[str, float]) -> Named:
             route_groups=facts.get("route_groups", 0.0) if experts else 0.0,
         ),
         mtp_layers=facts.get("mtp_layers", 0.0),
+        sinks=facts.get("sinks", 0.0) > 0,
         assumed=tuple(assumed),
     )
 

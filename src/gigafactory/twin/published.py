@@ -61,16 +61,12 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
         power_cap_w=told.power_cap_w(),
     )
     plan = _plan(row, numbers, network, trainer, told, assumed)
-    compiled = told.said(r"\bcompile|\binductor", r"\beager\b", trainer.software.compiled)
+    usual = trainer.software
+    flash = told.said(r"(?<!no )(?<!without )flash", r"(no|without) flash", usual.flash, max(usual.flash, 1.0))
     software = dataclasses.replace(
-        trainer.software,
-        compiled=compiled,
-        flash=told.said(
-            r"(?<!no )(?<!without )flash",
-            r"(no|without) flash",
-            trainer.software.flash,
-            max(trainer.software.flash, 1.0),
-        ),
+        usual,
+        compiled=told.said(r"\bcompile|\binductor", r"\beager\b", usual.compiled),
+        flash=min(flash, 1.0) if named.sinks else flash,
     )
     work = Work(
         sequence=numbers["seq_len"],
