@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from gigafactory.errors import UserError
 from gigafactory.factory.catalog import chip
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import load_factory, parse_factory
@@ -184,3 +189,67 @@ def test_one_prediction_is_quick() -> None:
         predict(factory)
         taken.append(time.process_time() - began)
     assert min(taken) < 0.02
+
+
+AXIS = st.sampled_from([1, 1, 1, 2, 2, 4, 8, 3])
+
+
+@given(
+    trainer=st.sampled_from(["gigafactory", "megatron", "torchtitan", "nemo", "maxtext", "general"]),
+    model=st.sampled_from(["grok-1", "llama-8b", "mixtral-8x7b", "smollm2-135m"]),
+    chip_name=st.sampled_from(["a100-sxm", "h100-sxm", "h200-sxm", "b200", "gb300-nvl72", "tpu-v5p", "mi300x"]),
+    axes=st.tuples(AXIS, AXIS, AXIS, AXIS, AXIS, AXIS),
+    accumulate=st.sampled_from([1, 2, 8, 16]),
+    remat=st.sampled_from(["none", "selective", "full"]),
+    form=st.sampled_from(["bf16", "fp16", "fp32", "fp8", "mxfp8", "nvfp4"]),
+    shard=st.sampled_from([None, 0, 1, 2, 3]),
+    offload=st.sampled_from([0.0, 0.5, 1.0]),
+)
+@settings(max_examples=300, deadline=None)
+def test_any_layout_has_a_prediction_or_one_line_that_says_why_not(
+    trainer: str,
+    model: str,
+    chip_name: str,
+    axes: tuple[int, ...],
+    accumulate: int,
+    remat: str,
+    form: str,
+    shard: int | None,
+    offload: float,
+) -> None:
+    stage, data, expert, context, tensor, repeats = axes
+    factory = Factory.model_validate(
+        {
+            "cluster": {"chips": [{"name": chip_name, "count": 8192}]},
+            "model": {"base": model},
+            "layout": {
+                "stage": stage,
+                "data": data,
+                "expert": expert,
+                "context": context,
+                "model": tensor,
+                "circular_repeats": repeats,
+            },
+            "train": {"batch_rows": 1024, "sequence": 4096, "accumulate": accumulate, "remat": remat},
+            "twin": {"trainer": trainer, "format": form, "shard": shard, "offload": {"activations": offload}},
+        }
+    )
+    try:
+        prediction, found = of(factory)
+    except UserError as error:
+        complaint = str(error)
+    else:
+        complaint = ""
+        _check(factory, prediction, found)
+    assert re.fullmatch(r"((layout|train|twin)[a-z_.]*: \S[^\n]*)?", complaint)
+
+
+def _check(factory: Factory, prediction: Prediction, found: Outcome) -> None:
+    assert math.isfinite(prediction.step.step_s)
+    assert prediction.step.step_s > 0
+    assert min(prediction.step.parts.values()) >= -1e-9 * prediction.step.step_s
+    assert sum(prediction.step.parts.values()) == pytest.approx(prediction.step.step_s)
+    assert math.isfinite(prediction.memory.memory_bytes)
+    assert min(prediction.memory.classes.values()) >= 0
+    assert 0 < found.mfu.value < 1
+    json.dumps(told(factory, prediction, found), allow_nan=False)
