@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from gigafactory.cli import main as cli
+from gigafactory.twin.cpu import Product, Sweep
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 GROK = str(EXAMPLES / "grok-1.toml")
@@ -154,6 +155,27 @@ def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytest.
     assert capsys.readouterr().err.startswith("gigafactory: error: ")
 
 
-def test_without_chips_a_machine_that_nobody_measured_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_chips_it_is_this_machine_as_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("jax")
+    products = tuple(Product(m, 128, 128, 1, 2e-9 + 2 * m * 128 * 128 / 5e10) for m in (16, 256, 1024))
+    batched = tuple(Product(m, 64, 64, 4, 2e-9 + 2 * 4 * m * 64 * 64 / 3e10) for m in (16, 64, 256))
+    sweep = Sweep("a CPU", 2, "0", products, batched, 3e10, 1e10, 1e-4)
+    monkeypatch.setattr("gigafactory.train.sweep.machine_sweep", lambda folder, say: sweep)
+    monkeypatch.setattr("gigafactory.train.devices.has_gpu", lambda: False)
+    found = plain(capsys, str(EXAMPLES / "laptop.toml"), "--set", "layout.data=1")
+    assert found["format"] == "fp32"
+    assert found["operators"] == []
+    assert found["rent_usd"] is None
+    assert 0 < found["mfu"]["value"] < 1
+    assert run(str(EXAMPLES / "laptop.toml"), "--set", "layout.data=1") == 0
+    assert "on this machine (not cut)" in capsys.readouterr().out
+
+
+def test_gpus_that_the_file_does_not_name_are_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gigafactory.train.devices.has_gpu", lambda: True)
     assert run(str(EXAMPLES / "laptop.toml")) == 2
-    assert "cluster.chips: is empty" in capsys.readouterr().err
+    assert "cluster.chips: is empty, but this machine has GPUs" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,8 +34,8 @@ def predict(
 ) -> None:
     """Say how long a step takes, what fills the memory, and what the whole run costs, each with an interval.
 
-    Nothing is measured and nothing is started. Without chips in the cluster section it is this machine, once it has
-    been measured by a run.
+    No GPU is needed and nothing is started. Without chips in the cluster section it is this machine, whose CPU is then
+    measured once, for two seconds.
     """
     from gigafactory.errors import UserError
     from gigafactory.factory.summary import load_checked
@@ -66,9 +67,26 @@ def predict(
 
 
 def _predicted(factory: Factory) -> Prediction:
+    """For a cluster that names no chips: on this machine's CPU, measured once for about two seconds."""
+    from gigafactory.errors import UserError
     from gigafactory.twin.outcome import predict as predicted
 
-    return predicted(factory)
+    if factory.cluster.chips:
+        return predicted(factory)
+
+    from gigafactory.train.devices import has_gpu, set_up
+
+    if has_gpu():
+        raise UserError("cluster.chips: is empty, but this machine has GPUs: name them, as `gigafactory init` does")
+    devices = factory.layout.devices
+    set_up(devices)
+
+    from gigafactory.factory.machine import find_machine
+    from gigafactory.train.sweep import machine_sweep
+    from gigafactory.twin.cpu import cpu_machine
+
+    sweep = machine_sweep(Path(factory.data.cache).expanduser(), lambda words: print(words, file=sys.stderr))
+    return predicted(factory, machine=cpu_machine(sweep, devices, find_machine().memory_bytes), sweep=sweep)
 
 
 def _goodput(factory: Factory) -> Goodput | None:
@@ -108,9 +126,10 @@ def _print(found: Told) -> None:
 
 def headlines(found: Told) -> list[str]:
     """The numbers that are looked at first, as lines of rich markup."""
-    from gigafactory.report.twin_page import interval, seconds
+    from gigafactory.report.twin_page import chip, interval, seconds
 
     step = found["step_s"]
+    peak = "16-bit peak" if found["kinds"] else "products measured here"
     of_format = ""
     if found["mfu_of_format"]["value"] != found["mfu"]["value"]:
         of_format = f"; of the {found['format']} peak {_percent(found['mfu_of_format'])}"
@@ -121,10 +140,10 @@ def headlines(found: Told) -> list[str]:
         (
             "tokens",
             f"{fmt.count(found['tokens_per_s']['value'])}/s",
-            f"{fmt.count(found['tokens_per_s_per_chip']['value'])}/s per GPU; a step is"
+            f"{fmt.count(found['tokens_per_s_per_chip']['value'])}/s per {chip(found)}; a step is"
             f" {fmt.count(found['tokens_per_step'])}",
         ),
-        ("MFU", _percent(found["mfu"]), f"{_ends(found['mfu'])}; model FLOPs, causal, of the 16-bit peak{of_format}"),
+        ("MFU", _percent(found["mfu"]), f"{_ends(found['mfu'])}; model FLOPs, causal, of the {peak}{of_format}"),
         ("HFU", _percent(found["hfu"]), "FLOPs as executed, recomputed ones included"),
         (
             "memory",
@@ -162,9 +181,9 @@ def _parts(found: Told) -> Table:
 
 
 def _memory(found: Told) -> Table:
-    from gigafactory.report.twin_page import MEMORY
+    from gigafactory.report.twin_page import MEMORY, chip
 
-    table = _table("memory of the fullest GPU", "size", "share", "")
+    table = _table(f"memory of the fullest {chip(found)}", "size", "share", "")
     limit_bytes, whole = found["memory_limit_bytes"], found["memory_bytes"]["value"]
     for name, words, _ in MEMORY:
         size = found["memory_classes_bytes"].get(name, 0.0)

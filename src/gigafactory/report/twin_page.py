@@ -54,7 +54,9 @@ def twin_page(told: Told) -> str:
         body=[
             page.tiles(tiles(told)),
             page.section("Where a step goes", _step_figure(told) + _mixed_table(told), _STEP_NOTE),
-            page.section("Memory of the fullest GPU", _memory_figure(told) + _ways_table(told), _memory_note(told)),
+            page.section(
+                f"Memory of the fullest {chip(told)}", _memory_figure(told) + _ways_table(told), _memory_note(told)
+            ),
             page.section(
                 "The run",
                 page.table(("", "value", "80 % interval", ""), run_rows(told), numbers=(1, 2)),
@@ -71,7 +73,7 @@ def twin_page(told: Told) -> str:
 
 _STEP_NOTE = "Sending is what computing does not hide. The parts add up to the step."
 _OPERATORS_NOTE = (
-    "What one GPU computes, moves and sends in a step, mean over the pipeline's stages, the longest first. Seconds are"
+    "What one chip computes, moves and sends in a step, mean over the pipeline's stages, the longest first. Seconds are"
     " of the operator alone; a share of the sending runs behind computing. FLOPs per second are as reached."
 )
 
@@ -86,7 +88,7 @@ def tiles(told: Told) -> list[page.Tile]:
         page.Tile(
             "Tokens/s",
             fmt.count(told["tokens_per_s"]["value"]),
-            f"{fmt.count(told['tokens_per_s_per_chip']['value'])} per GPU",
+            f"{fmt.count(told['tokens_per_s_per_chip']['value'])} per {chip(told)}",
         ),
         page.Tile("MFU", percent(told["mfu"]["value"]), f"HFU {percent(told['hfu']['value'])}"),
         page.Tile(
@@ -201,6 +203,11 @@ def seconds(value: float) -> str:
     return "0 s" if value == 0 else f"{fmt.significant(value / 1e-6)} us"
 
 
+def chip(told: Told) -> str:
+    """What a chip is called here."""
+    return "GPU" if told["kinds"] else "device"
+
+
 def interval(number: Mapping[str, float], show: Callable[[float], str] = fmt.significant) -> str:
     """The two ends of an interval."""
     return f"{show(number['low'])} to {show(number['high'])}"
@@ -210,14 +217,15 @@ def lead(told: Told) -> str:
     """What was predicted, in a sentence."""
     plan = told["plan"]
     axes = (("tensor", "tensor"), ("pipe", "pipe"), ("context", "context"), ("data", "data"))
-    cut = " x ".join(f"{words} {plan[name]}" for name, words in axes if plan[name] > 1) or "one GPU"
+    cut = " x ".join(f"{words} {plan[name]}" for name, words in axes if plan[name] > 1) or "not cut"
     if plan["expert"] > 1:
         cut += f", experts over {plan['expert']}"
-    kinds = " and ".join(kind["name"] for kind in told["kinds"]) or "this machine"
+    kinds = " and ".join(kind["name"] for kind in told["kinds"])
+    where = f"{told['chips']:,} x {kinds}" if kinds else "this machine"
     release = f" {told['release']}" if told["release"] else ""
     many, rows = plan["micro_batches"], plan["micro_rows"]
     return (
-        f"{fmt.parameters(told['model_parameters'])} parameters on {told['chips']:,} x {kinds} ({cut}), trained by"
+        f"{fmt.parameters(told['model_parameters'])} parameters on {where} ({cut}), trained by"
         f" {told['trainer']}{release} in {told['format']}; {plan['global_rows']:,} sequences of {plan['sequence']:,}"
         f" tokens a step, {many:,} micro-batch{'' if many == 1 else 'es'} of {rows:,} per replica."
     )
@@ -232,7 +240,7 @@ def run_rows(told: Told) -> list[tuple[str, str, str, str]]:
         note = f"{100 * told['goodput']['share']:.1f} % of the time trains ({told['goodput']['source']})"
         rows.append(("with goodput", length(told["wall_s"]["value"]), interval(told["wall_s"], length), note))
     hours = told["chip_hours"]
-    rows.append(("GPU-hours", fmt.count(hours["value"]), interval(hours, fmt.count), ""))
+    rows.append((f"{chip(told)}-hours", fmt.count(hours["value"]), interval(hours, fmt.count), ""))
     if told["energy_kwh"] is not None:
         used, power = told["energy_kwh"], told["it_power_w"]
         site = told["site_power_w"]["value"]

@@ -17,8 +17,8 @@ from gigafactory.twin.ranges import SHARE, Range
 from gigafactory.twin.ways import ways_to_fit
 
 DEFINITIONS = {
-    "mfu": "model FLOPs per second over the chips' dense 16-bit peak (32-bit on a CPU): forward and backward of the"
-    " network once, causal attention, nothing recomputed",
+    "mfu": "model FLOPs per second over the chips' dense 16-bit peak (on a CPU: over the measured rate of products):"
+    " forward and backward of the network once, causal attention, nothing recomputed",
     "hfu": "FLOPs per second as executed, recomputation and padding included, over the same peak",
     "of_format": "over the dense peak of the format that the matmuls run in",
     "interval": f"{100 * SHARE:.0f} % of measured runs that the constants had not seen lie inside",
@@ -35,6 +35,8 @@ def told(factory: Factory, prediction: Prediction, result: Outcome, *, calibrati
     hbm_bytes = float(cases.machine.hbm_bytes)
     limit_bytes = float(budget_bytes(cases.machine, prediction.constants))
     known = shipped()
+    # on a CPU a sweep of it has the prices, not the constants
+    costs = operator_costs(cases, prediction.constants) if cases.machine.generation else []
     found: Told = {
         "name": factory.name,
         "run": factory.train.name,
@@ -78,7 +80,7 @@ def told(factory: Factory, prediction: Prediction, result: Outcome, *, calibrati
         "rent_usd_per_hour": _told(result.rent_usd_per_hour),
         "rent_usd": _told(result.rent_usd),
         "mixed": _mixed(prediction),
-        "operators": [vars(row) for row in operator_costs(cases, prediction.constants)],
+        "operators": [vars(row) for row in costs],
         "constants": [
             {"name": name, "value": value, "source": known[name].source, "meaning": known[name].meaning}
             for name, value in prediction.constants.items()
