@@ -170,6 +170,16 @@ def test_releases_of_one_layout_stay_in_one_part() -> None:
     assert np.array_equal(parts, calibrate.folds(labels, 3, seed=4))
 
 
+def test_a_layout_measured_often_counts_as_the_root_of_its_runs() -> None:
+    """Nine batches of one layout and one of another: 3 against 1."""
+    cases = some_cases(10)
+    hidden = np.where(np.arange(10) < 9, 1.0, 2.0)
+    cases = cases.replace(hidden=hidden, ffn=1.0, global_rows=np.arange(1.0, 11.0), data=np.arange(1.0, 11.0))
+    weights = calibrate.balance(cases)
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[:9].sum() / weights[9] == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize("wrong", [0.0, -1.0, math.nan, math.inf])
 def test_what_is_no_measurement_is_refused(wrong: float) -> None:
     cases = some_cases(5)

@@ -163,6 +163,15 @@ def same_layout(cases: Cases) -> np.ndarray:
     return np.unique(np.stack(fields, axis=1), axis=0, return_inverse=True)[1].reshape(-1)
 
 
+def balance(cases: Cases) -> np.ndarray:
+    """[N] weights of mean 1: a layout that was measured n times with other batches, chips or releases counts as
+    sqrt(n) runs, as their errors have most in common."""
+    alike = cases.replace(data=1.0, shard_group=1.0, global_rows=1.0)
+    labels = same_layout(alike)
+    weights = 1.0 / np.sqrt(np.bincount(labels)[labels])
+    return weights / weights.mean()
+
+
 def folds(labels: np.ndarray, count: int = 5, seed: int = 0) -> np.ndarray:
     """[N] numbers 0 .. count - 1: a random split that keeps runs with one label together."""
     names, number = np.unique(labels, return_inverse=True)

@@ -198,11 +198,13 @@ def _judged(
 ) -> Judged:
     predict = step_seconds if what == "step" else memory_bytes
     before = Constants({name: one.value for name, one in constants.items()})
-    fitted = calibrate.fit(cases, measured, predict, believed)
-    residual = {
-        way: np.log(measured / calibrate.leave_out(cases, measured, predict, believed, labels, full=fitted))
-        for way, labels in groups.items()
-    }
+    weights = calibrate.balance(cases)
+    fitted = calibrate.fit(cases, measured, predict, believed, weights=weights)
+
+    def left_out(labels: np.ndarray) -> np.ndarray:
+        return calibrate.leave_out(cases, measured, predict, believed, labels, full=fitted, weights=weights)
+
+    residual = {way: np.log(measured / left_out(labels)) for way, labels in groups.items()}
     if what == "step":
         width, found = intervals.step_width(), intervals.step_features(cases, step_time(cases, fitted.constants))
     else:
