@@ -109,6 +109,8 @@ def test_sharding(tmp_path: Path, text: str, shard: int, group: int) -> None:
         ("NeMo; CPU offload of 40 layers activations", "offload_activations", 0.5),
         ("4xHDR200 = 800 Gb/s per node", "nic_bytes_per_s", 12.5e9),
         ("A100 nodes 1600 Gb/s RoCE", "nic_bytes_per_s", 25e9),
+        ("8 x 200G per node", "nic_bytes_per_s", 25e9),
+        ("8xH100, 16 x 128 sequences", "nic_bytes_per_s", 50e9),
         ("400 Gb/s RDMA per GPU", "nic_bytes_per_s", 50e9),
         ("torchtitan, eager", "compiled", 0.0),
         ("torchtitan, compile+float8", "compiled", 1.0),
@@ -288,6 +290,7 @@ def test_trainers_are_told_apart() -> None:
         "mlcommons/training_results_v4.0": "mlperf",
         "JAX MaxText on GPU, NVIDIA/dgxc-benchmarking": "maxtext",
         "Megatron-LM main": "megatron",
+        "The Llama 3 Herd of Models": "meta-llama-3",
         "something else": "general",
     }
     assert {text: stack_of("", text, "").name for text in names} == names

@@ -250,7 +250,7 @@ class Words:
         per_chip = re.search(r"(\d+) ?gb(?:it|ps)?(?:/s)?[^;,.]{0,24} per (?:gpu|chip)", text)
         if per_chip:
             return float(per_chip.group(1)) * 1e9
-        several = re.search(r"(\d+) ?x ?(?:ndr|hdr|edr|xdr|cx-?\d )?(\d{3})(?!\d)", text)
+        several = re.search(r"(\d+) ?x ?(?:(?:ndr|hdr|edr|xdr)-?(?=\d)|(?=\d{3} ?g))(\d{3})(?!\d)", text)
         per_node = re.search(r"(\d{3,4}) ?gb(?:it|ps)?/s (?:per node|roce|ib\b|infiniband)", text)
         if several:
             return float(several.group(1)) * float(several.group(2)) * 1e9 / 8
