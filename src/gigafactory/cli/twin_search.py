@@ -62,7 +62,9 @@ def search(
         found = searched(space, c, top)
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    told = search_told(factory.name, space, found, c, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    kinds = [group.name for group in factory.cluster.chips]
+    told = search_told(factory.name, space, found, c, kinds=kinds, seconds=seconds)
     page = html if html is not None else Path("runs") / f"{factory.train.name}-twin" / "search.html"
     write_atomic(page, search_page(page_data(told)))
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gigafactory.report import format as fmt
@@ -20,14 +21,15 @@ SWITCHES = ("sequence_parallel", "tensor_overlap", "data_overlap", "balanced")
 MOVED = ("offload_activations", "offload_weights", "offload_optimizer")
 
 
-def search_told(name: str, space: Space, found: Found, c: Constants, *, seconds: float) -> Told:
-    """Everything about one search. seconds: that it took."""
+def search_told(name: str, space: Space, found: Found, c: Constants, *, kinds: Sequence[str], seconds: float) -> Told:
+    """Everything about one search. kinds: of chips in the cluster; seconds: that the search took."""
     counts, best = found.counts, found.best
     limit = float(budget_bytes(space.base.machine, c))
     told: Told = {
         "name": name,
         "trainer": space.trainer,
         "chips": space.chips,
+        "kinds": list(kinds),
         "tokens_per_step": float(space.base.tokens_per_step),
         "limit_bytes": limit,
         "seconds": seconds,
@@ -58,6 +60,8 @@ def lead(told: Told) -> str:
         f" {counts['priced']:,} priced one by one, {counts['pruned']:,} excluded by a bound on their time,"
         f" {counts['too_big']:,} do not fit."
     )
+    if len(told["kinds"]) > 1:
+        words += f" Of {' and '.join(told['kinds'])} the least of each rate and size is taken."
     if told["best"]:
         first = told["best"][0]
         return (
