@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import pytest
-from tiny_run import BuiltOnce, Runs
+from tiny_run import SWEEP, BuiltOnce, Runs
 
-from gigafactory.train import session
+from gigafactory.train import foresight, session
 
 BUILD = BuiltOnce(session.build_program)
 
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """Programs are shared between starts, and the machine's speed is not measured; all else is as the user has it."""
+    """Programs are shared between starts, the machine's speed is given, not measured; all else is as the user has it."""
     monkeypatch.setattr(session, "build_program", BUILD)
     monkeypatch.setattr(session, "measure_gemm", lambda: 1e10)
+    monkeypatch.setattr(foresight, "machine_sweep", lambda folder, say: (SWEEP, tmp_path / "machine.json"))
     return Runs(tmp_path)

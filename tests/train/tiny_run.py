@@ -18,6 +18,7 @@ from gigafactory.train.checkpoint import newest_verified, restore_numpy, step_of
 from gigafactory.train.loop import Outcome, run
 from gigafactory.train.rundir import open_run, read_records
 from gigafactory.train.session import Session, check_same_run, open_session
+from gigafactory.twin.cpu import Product, Sweep
 
 MODEL = """
 name = "tiny"
@@ -47,6 +48,19 @@ warmup_steps = 2
 [train.checkpoint]
 every_steps = 3
 """
+SWEEP = Sweep(
+    chip="a core",
+    cores=1,
+    jax="0",
+    products=tuple(Product(m, 64, 64, 1, 1e-6 + 2.0 * m * 64 * 64 / 1e10) for m in (8, 64, 512)),
+    batched=tuple(Product(m, 64, 64, 4, 1e-6 + 8.0 * m * 64 * 64 / 1e10) for m in (8, 64, 512)),
+    cached_bytes_per_s=1e10,
+    memory_bytes_per_s=5e9,
+    call_s=1e-5,
+    sum_s=1e-4,
+    sum_bytes=1e6,
+    sum_devices=8,
+)
 # what a compiled program does not depend on
 APART = {"name", "steps", "max_seconds", "seed", "init_from", "log_every_steps", "checkpoint"}
 

@@ -27,6 +27,7 @@ from gigafactory.report.run_page import write_report
 from gigafactory.train.batch import device_batch
 from gigafactory.train.checkpoint import Checkpointer
 from gigafactory.train.evaluation import loss_fields
+from gigafactory.train.foresight import MEASURED_STEPS, foretell
 from gigafactory.train.metrics import MetricsWriter
 from gigafactory.train.sample import sample_texts
 from gigafactory.train.session import Past, Session
@@ -148,6 +149,11 @@ def run(
         progress.event(f"going on from step {step:,}" if step else "starting anew: no checkpoint was saved before")
     known = step > 0 or not train.max_seconds  # else the speed of the first steps tells
     progress.start(total_steps if known else 0, facts(session))
+    began = now()
+    foretold = foretell(session.factory, session.factory.layout, progress.event)
+    if foretold is not None:
+        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": foretold.text})
+    clock.leave_out(began)
 
     def save() -> None:
         nonlocal last_saved, last_saved_s
@@ -194,6 +200,9 @@ def run(
                     jax.block_until_ready(pending)
                     clock.step_done()
                     watch(step - 1, pending)
+                    if foretold is not None and step == session.past.step + 1 + MEASURED_STEPS:
+                        text = foretold.beside(clock.step_s)
+                        teller.write({"kind": "event", "step": step, "time_s": clock.time_s, "text": text})
                 pending = numbers
                 # the last step's numbers are there by now; this step's may not be, and are not waited for
                 if step % train.log_every_steps == 0 or step == 1:

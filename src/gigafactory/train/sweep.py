@@ -1,4 +1,5 @@
-"""A short sweep of this machine's CPU, kept for the next run: matrix products, loops, sums between devices, calls.
+"""A short sweep of this machine, kept for the next run: products, loops, sums between devices and calls of a CPU; one
+large product of an accelerator.
 
 Takes about a second and a half, once per machine and release of JAX. Minima over repeats: other work on the machine
 can only slow a measurement down.
@@ -6,116 +7,161 @@ can only slow a measurement down.
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gigafactory.factory.machine import find_machine
 from gigafactory.files import write_atomic
-from gigafactory.twin.cpu import Product, Sweep, read_sweep, sweep_text
+from gigafactory.twin.cpu import LOOP_BYTES, Product, Sweep, read_sweep, sweep_text
 
-PRODUCTS = ((16, 128, 128), (64, 64, 192), (128, 128, 352), (512, 128, 352), (1024, 256, 704))  # m, k, n
+PRODUCTS = ((16, 128, 128), (64, 64, 192), (128, 128, 352), (512, 128, 352), (512, 256, 704))  # m, k, n
 BATCHED = ((16, 64, 32, 64), (32, 128, 32, 128), (8, 256, 64, 256))  # batch, m, k, n
-TURNS = 4
+LONGEST_FLOPS = 2e8  # of one measured call: short enough to fit between other work on the machine
 CACHED_NUMBERS, MEMORY_NUMBERS, SUM_NUMBERS = 2**17, 2**23, 2**18
-BUDGET_S = 0.07  # of each measurement
+BUDGET_S, AT_ONCE = 0.8, 3
+
+LARGE = 8192
 
 Clock = Callable[[], float]
+Call = Callable[[], Any]
 
 
-def machine_sweep(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> Sweep:
-    """The sweep of this machine's CPU: the kept one, or a new one that is then kept in the folder."""
+def machine_sweep(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> tuple[Sweep, Path]:
+    """The sweep of this machine's CPU and where it is kept: a kept one, or a new one that is then kept."""
     found = find_machine()
-    path = folder / file_name(found.cpu, found.cores, jax.device_count(), jax.__version__)
+    path = folder / file_name(found.cpu, found.cores, jax.local_device_count())
     try:
-        return read_sweep(path)
+        return read_sweep(path), path
     except (OSError, ValueError, KeyError, TypeError):
         pass
     sweep = measure(found.cpu, found.cores, clock)
-    say(f"twin: measured this machine in {sweep.took_s:.1f} s (once; kept in {path})")
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, sweep_text(sweep))
-    return sweep
+    _keep(path, sweep_text(sweep))
+    say(f"twin: measured this machine in {sweep.took_s:.1f} s, once; kept in {path}")
+    return sweep, path
 
 
-def file_name(cpu: str, cores: int, devices: int, release: str) -> str:
-    """machine-<cpu>-<cores>-<devices>-<release of JAX>.json: another machine or release has another file."""
-    chip = re.sub(r"[^a-z0-9]+", "-", cpu.lower()).strip("-")
-    return f"machine-{chip}-{cores}-{devices}-{release}.json"
+def large_product_s(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> float:
+    """Seconds of one product of two LARGE x LARGE matrices in bfloat16 on the first accelerator, measured or kept."""
+    path = folder / file_name(jax.local_devices()[0].device_kind, 1, jax.local_device_count())
+    try:
+        return float(json.loads(path.read_text(encoding="utf-8"))["large_product_s"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    began = clock()
+    x = jax.device_put(np.ones((LARGE, LARGE), jax.numpy.bfloat16), jax.local_devices()[0])
+    (seconds,) = fastest([partial(jax.jit(lambda a: a @ a), x)], 0.2, clock)
+    _keep(path, json.dumps({"large_product_s": seconds}) + "\n")
+    say(f"twin: measured this accelerator in {clock() - began:.1f} s, once; kept in {path}")
+    return seconds
+
+
+def file_name(chip: str, cores: int, devices: int, release: str = jax.__version__) -> str:
+    """machine-<chip>-<cores>-<devices>-<release of JAX>.json: another machine or release has another file."""
+    name = re.sub(r"[^a-z0-9]+", "-", chip.lower()).strip("-")
+    return f"machine-{name}-{cores}-{devices}-{release}.json"
+
+
+def _keep(path: Path, text: str) -> None:
+    """A folder that cannot be written costs the next run a measurement, no more."""
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text)
 
 
 def measure(cpu: str, cores: int, clock: Clock = time.perf_counter) -> Sweep:
     """Measure this machine, on one device with all threads and between the devices that there are."""
     began = clock()
-    here = jax.local_devices()[0]
-    with jax.default_device(here):
-        products = tuple(_product(1, *shape, clock) for shape in PRODUCTS)
-        batched = tuple(_product(*shape, clock) for shape in BATCHED)
-        cached, memory = (_loop_bytes_per_s(numbers, clock) for numbers in (CACHED_NUMBERS, MEMORY_NUMBERS))
-        nothing = jax.jit(lambda x: x + 1.0)
-        call_s = _best(nothing, (jnp.zeros(()),), clock, 0.02)
-    sum_s = _sum_s(clock)
+    with jax.default_device(jax.local_devices()[0]):
+        calls = [_product(1, *shape) for shape in PRODUCTS] + [_product(*shape) for shape in BATCHED]
+        calls += [_loop(CACHED_NUMBERS), _loop(MEMORY_NUMBERS), _nothing()]
+    devices = jax.local_devices()
+    if len(devices) > 1:
+        calls.append(_sum_between(devices))
+    seconds = fastest(calls, BUDGET_S, clock)
+    sizes = [(1, *shape) for shape in PRODUCTS] + list(BATCHED)
+    measured = [
+        Product(m, k, n, batch, time_s / (2 * turns(batch, m, k, n)))
+        for (batch, m, k, n), time_s in zip(sizes, seconds, strict=False)
+    ]
+    cached_s, memory_s, call_s, *sums = seconds[len(sizes) :]
     return Sweep(
         chip=cpu,
         cores=cores,
         jax=jax.__version__,
-        products=products,
-        batched=batched,
-        cached_bytes_per_s=cached,
-        memory_bytes_per_s=memory,
+        products=tuple(measured[: len(PRODUCTS)]),
+        batched=tuple(measured[len(PRODUCTS) :]),
+        cached_bytes_per_s=LOOP_BYTES * CACHED_NUMBERS / cached_s,
+        memory_bytes_per_s=LOOP_BYTES * MEMORY_NUMBERS / memory_s,
         call_s=call_s,
-        sum_s=sum_s,
-        sum_bytes=4.0 * SUM_NUMBERS if sum_s else 0.0,
-        sum_devices=jax.local_device_count() if sum_s else 0,
+        sum_s=sums[0] if sums else 0.0,
+        sum_bytes=4.0 * SUM_NUMBERS if sums else 0.0,
+        sum_devices=len(devices) if sums else 0,
         took_s=clock() - began,
     )
 
 
-def _product(batch: int, m: int, k: int, n: int, clock: Clock) -> Product:
-    """Mean seconds of a product and of its transpose's, alternating in a loop inside one program."""
+def fastest(calls: Sequence[Call], budget_s: float, clock: Clock) -> list[float]:
+    """Seconds of the fastest run of each call. Rounds of all calls, so that a burst of other work meets each only now
+    and then; a first round, which compiles, does not count."""
+    for call in calls:
+        jax.block_until_ready(call())
+    best = [math.inf] * len(calls)
+    end = clock() + budget_s
+    while clock() < end or math.isinf(max(best)):
+        for index, call in enumerate(calls):
+            for _ in range(AT_ONCE):
+                start = clock()
+                jax.block_until_ready(call())
+                best[index] = min(best[index], clock() - start)
+    return best
+
+
+def turns(batch: int, m: int, k: int, n: int) -> int:
+    """Pairs of products in one measured call."""
+    return max(min(int(LONGEST_FLOPS / (4.0 * batch * m * k * n)), 4), 1)
+
+
+def _product(batch: int, m: int, k: int, n: int) -> Call:
+    """Some times a product and the one of its transpose's shape, alternating in a loop inside one program."""
     lead = () if batch == 1 else (batch,)
-    x = jnp.full((*lead, m, k), 1.0)
-    down, up = jnp.full((*lead, k, n), 1.0 / k), jnp.full((*lead, n, k), 1.0 / n)
+    x = np.full((*lead, m, k), 1.0, np.float32)
+    down, up = np.full((*lead, k, n), 1.0 / k, np.float32), np.full((*lead, n, k), 1.0 / n, np.float32)
+
+    repeats = turns(batch, m, k, n)
 
     @jax.jit
     def loop(x: jax.Array, down: jax.Array, up: jax.Array) -> jax.Array:
-        return lax.fori_loop(0, TURNS, lambda _, x: (x @ down) @ up, x)
+        return lax.fori_loop(0, repeats, lambda _, x: (x @ down) @ up, x)
 
-    return Product(m, k, n, batch, _best(loop, (x, down, up), clock) / (2 * TURNS))
-
-
-def _loop_bytes_per_s(numbers: int, clock: Clock) -> float:
-    """Of one fused loop with a sigmoid, bytes read and written together."""
-    gated = jax.jit(lambda a, b: a * jax.nn.sigmoid(a) * b)
-    return 12.0 * numbers / _best(gated, (jnp.ones(numbers), jnp.ones(numbers)), clock)
+    return partial(loop, *jax.device_put((x, down, up)))
 
 
-def _sum_s(clock: Clock) -> float:
-    """Seconds of an all-reduce of SUM_NUMBERS float32 between all local devices; 0 for one device."""
-    devices = jax.local_devices()
-    if len(devices) == 1:
-        return 0.0
+def _loop(numbers: int) -> Call:
+    """One fused loop with a sigmoid: two numbers read, one written."""
+    x = jax.device_put(np.ones(numbers, np.float32))
+    return partial(jax.jit(lambda a, b: a * jax.nn.sigmoid(a) * b), x, x + 1.0)
+
+
+def _nothing() -> Call:
+    return partial(jax.jit(lambda x: x + 1.0), jax.device_put(np.zeros((), np.float32)))
+
+
+def _sum_between(devices: Sequence[jax.Device]) -> Call:
+    """An all-reduce of SUM_NUMBERS float32 between devices."""
     mesh = Mesh(np.array(devices), ("all",))
     cut = PartitionSpec("all")
     summed = jax.jit(jax.shard_map(lambda x: lax.psum(x, "all"), mesh=mesh, in_specs=cut, out_specs=PartitionSpec()))
-    x = jax.device_put(np.ones((len(devices), SUM_NUMBERS), np.float32), jax.sharding.NamedSharding(mesh, cut))
-    return _best(summed, (x,), clock)
-
-
-def _best(call: Callable[..., Any], operands: tuple, clock: Clock, budget_s: float = BUDGET_S) -> float:
-    """Seconds of the fastest of the calls that fit in the budget, after a first that compiles."""
-    jax.block_until_ready(call(*operands))
-    best, end = np.inf, clock() + budget_s
-    while clock() < end or not np.isfinite(best):
-        start = clock()
-        jax.block_until_ready(call(*operands))
-        best = min(best, clock() - start)
-    return float(best)
+    numbers = np.ones((len(devices), SUM_NUMBERS), np.float32)
+    return partial(summed, jax.device_put(numbers, NamedSharding(mesh, cut)))

@@ -12,6 +12,9 @@ from gigafactory.twin.own_layers import both_ways, strides
 GRADIENT_BYTES = 4.0
 """Gradients and master weights are float32 whatever computes."""
 
+NEWTON_SCHULZ_TURNS = 5.0
+"""Of Muon (train/muon.py)."""
+
 
 def ticks(cases: Cases) -> Array:
     """Times that a chip runs a group of layers: micro-batches times rounds, and the pipeline's empty ticks."""
@@ -163,7 +166,25 @@ def gradients(cases: Cases) -> list[Operator]:
 
 def update(cases: Cases) -> list[Operator]:
     """AdamW in one pass over each parameter: gradient, two moments and the parameter read, three of them written;
-    the gradient once more for its norm. A running average reads and writes one number more."""
+    the gradient once more for its norm. A running average reads and writes one number more. Muon orthogonalises the
+    layers' matrices instead (train/muon.py), spread over the chips."""
     numbers = sum(stored_numbers(cases).values())
-    moved = numbers * 4.0 * (8.0 + 2.0 * cases.software.average)
-    return [Traffic("optimizer", "update", "step", moved, 13.0)]
+    moved = numbers * GRADIENT_BYTES * (8.0 + 2.0 * cases.software.average)
+    made: list[Operator] = [Traffic("optimizer", "update", "step", moved, 13.0)]
+    if not np.any(cases.software.muon > 0):
+        return made
+    network = cases.network
+    muon = np.where(cases.software.muon > 0, 1.0, 0.0) * network.layers / cases.plan.chips
+    wide, narrow = network.heads * network.head_dim, network.kv_heads * network.head_dim
+    mixture = network.experts > 0
+    hidden = np.where(mixture, network.moe_ffn, network.ffn)
+    for name, side, count in (
+        ("query and output", wide, 2.0),
+        ("key and value", narrow, 2.0),
+        ("mlp", hidden, 3.0 * np.where(mixture, network.experts, 1.0)),
+    ):
+        short, long = np.minimum(side, network.hidden), np.maximum(side, network.hidden)
+        turns = NEWTON_SCHULZ_TURNS * muon * count
+        for product, n, k in (("gram", short, long), ("square", short, short), ("step", long, short)):
+            made.append(Matmul(f"muon {product} of {name}", "update", "step", short, n, k, count=turns, low=False))
+    return made
