@@ -50,7 +50,7 @@ def times(found: Found) -> list[float]:
     return [float(one.step.step_s) for one in found.best]
 
 
-@settings(max_examples=15)
+@settings(max_examples=12)
 @given(spaces())
 def test_pruned_search_finds_what_exhaustive_search_finds(space: Space) -> None:
     pruned, whole = search(space, C, 5), search(space, C, 5, prune=False)
@@ -122,7 +122,7 @@ def shape_of(one: Candidate) -> tuple[float, ...]:
 
 @pytest.mark.parametrize("name", ["llama-70b", "mixtral-8x7b", "deepseek-v3"])
 def test_no_neighbour_is_faster_and_each_says_why(name: str) -> None:
-    space = Space(made(name, global_rows=512.0), 256)
+    space = Space(made(name, global_rows=128.0), 128)
     best = search(space, C, 1).best[0]
     found = neighbours(best, space, C)
     assert len(found) > 15
@@ -165,6 +165,11 @@ def test_where_nothing_fits_the_nearest_is_told_and_how_many_chips_would_do() ->
 def test_a_batch_that_no_layout_can_take_is_named() -> None:
     with pytest.raises(UserError, match=r"train.batch_rows: no layout keeps 75% of the 1,021 chips busy with 1 seq"):
         search(Space(made(TINY, global_rows=1.0), 1021), C)
+
+
+def test_where_no_layout_is_legal_the_rule_that_forbids_them_is_named() -> None:
+    with pytest.raises(UserError, match="layout: no legal layout of 6 chips: tensor: must divide heads=32, got 3"):
+        search(Space(made("llama-8b", global_rows=2.0), 6, only={"tensor": [3]}), C)
 
 
 def test_the_same_search_twice_is_the_same() -> None:
