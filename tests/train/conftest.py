@@ -12,7 +12,7 @@ BUILD = BuiltOnce(session.build_program)
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    """Programs are shared between starts, the machine's speed is given, not measured; all else is as the user has it."""
+    """Programs are shared between starts, the machine's speed is given and not measured; else as the user has it."""
     monkeypatch.setattr(session, "build_program", BUILD)
     monkeypatch.setattr(session, "measure_gemm", lambda: 1e10)
     monkeypatch.setattr(foresight, "machine_sweep", lambda folder, say: (SWEEP, tmp_path / "machine.json"))
