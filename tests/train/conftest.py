@@ -15,5 +15,6 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     """Programs are shared between starts, the machine's speed is given and not measured; else as the user has it."""
     monkeypatch.setattr(session, "build_program", BUILD)
     monkeypatch.setattr(session, "measure_gemm", lambda: 1e10)
-    monkeypatch.setattr(foresight, "machine_sweep", lambda folder, say: (SWEEP, tmp_path / "machine.json"))
+    monkeypatch.setattr(foresight, "machine_sweep", lambda folder, say: SWEEP)
+    monkeypatch.setattr(foresight, "kept_at", lambda folder: tmp_path / "machine.json")
     return Runs(tmp_path)

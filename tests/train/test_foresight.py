@@ -13,7 +13,7 @@ from tiny_run import SWEEP, Runs, tiny_factory
 from gigafactory.layout import Layout
 from gigafactory.train import foresight, sweep
 from gigafactory.train.foresight import MEASURED_STEPS, Foretold, corrected, foretell
-from gigafactory.train.sweep import LARGE, fastest, file_name, machine_sweep, measure, turns
+from gigafactory.train.sweep import LARGE, fastest, file_name, kept_at, machine_sweep, measure, turns
 from gigafactory.twin.case import Cases
 from gigafactory.twin.constants import default
 from gigafactory.twin.cpu import read_sweep, sweep_text
@@ -76,22 +76,21 @@ def test_a_sweep_that_was_taken_on_a_busy_machine_is_not_used_again(tmp_path: Pa
 def test_the_sweep_is_kept_and_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "measure", lambda cpu, cores, clock: replace(SWEEP, chip=cpu))
     said: list[str] = []
-    first, path = machine_sweep(tmp_path / "new", said.append)
+    first = machine_sweep(tmp_path / "new", said.append)
     assert len(said) == 1
-    assert path.parent == tmp_path / "new"
     monkeypatch.setattr(sweep, "measure", pytest.fail)
-    assert machine_sweep(tmp_path / "new", said.append) == (first, path)
+    assert machine_sweep(tmp_path / "new", said.append) == first
     assert len(said) == 1
-    assert read_sweep(path) == first
+    assert read_sweep(kept_at(tmp_path / "new")) == first
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"chip": "x"}', sweep_text(SWEEP).replace("cores", "kernels")])
 def test_a_damaged_kept_sweep_is_measured_anew(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "measure", lambda cpu, cores, clock: SWEEP)
-    _, path = machine_sweep(tmp_path, lambda line: None)
-    path.write_text(text)
-    assert machine_sweep(tmp_path, lambda line: None)[0] == SWEEP
-    assert json.loads(path.read_text())["cores"] == 1
+    machine_sweep(tmp_path, lambda line: None)
+    kept_at(tmp_path).write_text(text)
+    assert machine_sweep(tmp_path, lambda line: None) == SWEEP
+    assert json.loads(kept_at(tmp_path).read_text())["cores"] == 1
 
 
 def test_another_machine_or_release_has_another_file() -> None:

@@ -19,7 +19,7 @@ from gigafactory.factory.machine import find_machine
 from gigafactory.layout import Layout
 from gigafactory.report import format as fmt
 from gigafactory.train.step import options_for
-from gigafactory.train.sweep import LARGE, large_product_s, machine_sweep
+from gigafactory.train.sweep import FOLDER, LARGE, kept_at, large_product_s, machine_sweep
 from gigafactory.twin.case import Cases, Machine
 from gigafactory.twin.constants import Constants, default
 from gigafactory.twin.cpu import cpu_machine, cpu_step_time
@@ -34,9 +34,6 @@ from gigafactory.twin.prediction import StepTime
 from gigafactory.twin.price import matmul_seconds, speeds
 
 Say = Callable[[str], None]
-
-FOLDER = Path("~/.cache/gigafactory")
-"""Keeps what was measured of this machine, for all runs."""
 
 MEASURED_STEPS = 10
 """Steps after the first whose median is set beside the prediction."""
@@ -107,10 +104,12 @@ def _foretell(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
         return Cases(network_of(model), own_plan(layout, train, model), work, machine, own_software(train))
 
     if device.platform == "cpu":
-        sweep, path = machine_sweep(FOLDER.expanduser(), say)
+        sweep = machine_sweep(FOLDER.expanduser(), say)
         cases = cases_on(cpu_machine(sweep, layout.devices, find_machine().memory_bytes))
         step = cpu_step_time(cases, sweep)
-        return _told(cases, step, float(step.step_s) / CPU_SPREAD, float(step.step_s) * CPU_SPREAD, path)
+        return _told(
+            cases, step, float(step.step_s) / CPU_SPREAD, float(step.step_s) * CPU_SPREAD, kept_at(FOLDER.expanduser())
+        )
     chip = chip_of_device(device.device_kind)
     if chip is None:
         say(f"twin: no prediction: {device.device_kind} is not in the catalogue")

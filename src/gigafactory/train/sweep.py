@@ -34,22 +34,30 @@ BUDGET_S, AT_ONCE = 0.8, 3
 
 LARGE = 8192
 
+FOLDER = Path("~/.cache/gigafactory")
+"""Keeps what was measured of this machine, for all runs."""
+
 Clock = Callable[[], float]
 Call = Callable[[], Any]
 
 
-def machine_sweep(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> tuple[Sweep, Path]:
-    """The sweep of this machine's CPU and where it is kept: a kept one, or a new one that is then kept."""
-    found = find_machine()
-    path = folder / file_name(found.cpu, found.cores, jax.local_device_count())
+def machine_sweep(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> Sweep:
+    """The sweep of this machine's CPU: the one kept in the folder, or a new one that is then kept."""
+    found, path = find_machine(), kept_at(folder)
     try:
-        return read_sweep(path), path
+        return read_sweep(path)
     except (OSError, ValueError, KeyError, TypeError):
         pass
     sweep = measure(found.cpu, found.cores, clock)
     _keep(path, sweep_text(sweep))
     say(f"twin: measured this machine in {sweep.took_s:.1f} s, once; kept in {path}")
-    return sweep, path
+    return sweep
+
+
+def kept_at(folder: Path) -> Path:
+    """Where the sweep of this machine's CPU is kept."""
+    found = find_machine()
+    return folder / file_name(found.cpu, found.cores, jax.local_device_count())
 
 
 def large_product_s(folder: Path, say: Callable[[str], None], clock: Clock = time.perf_counter) -> float:
