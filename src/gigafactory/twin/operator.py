@@ -73,7 +73,10 @@ class Attention:
 
 @dataclass(frozen=True)
 class Traffic:
-    """Element-wise work: bytes read and written in the chip's memory, in ``kernels`` launches."""
+    """Element-wise work: bytes read and written in the chip's memory, in ``kernels`` launches.
+
+    passes: name of the fitted constant that says how often the bytes move, where the software decides that.
+    """
 
     name: str
     phase: Phase
@@ -81,6 +84,7 @@ class Traffic:
     bytes: Array
     kernels: Array = 1.0
     count: Array = 1.0
+    passes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from gigafactory.twin.case import Array, Cases
+from gigafactory.twin.case import Array, Cases, Plan
 from gigafactory.twin.operator import Attention, Collective, Matmul, Message, Operator, Phase, Traffic, Where
 
 
@@ -98,6 +98,7 @@ def elementwise(
     count: Array = 1.0,
     again: Array = 0.0,
     backward: float = 2.0,
+    passes: str | None = None,
 ) -> list[Operator]:
     """Element-wise work on numbers read and written; backward moves ``backward`` times as much.
 
@@ -107,11 +108,11 @@ def elementwise(
     moved = (read + written) * cases.work.number_bytes * growth
     launches = kernels * growth
     made: list[Operator] = [
-        Traffic(name, "forward", where, moved, launches, count),
-        Traffic(f"{name} gradient", "backward", where, moved * backward, launches * min(backward, 2.0), count),
+        Traffic(name, "forward", where, moved, launches, count, passes),
+        Traffic(f"{name} gradient", "backward", where, moved * backward, launches * min(backward, 2.0), count, passes),
     ]
     if np.any(again > 0):
-        made.append(Traffic(name, "recompute", where, moved, launches, count * again))
+        made.append(Traffic(name, "recompute", where, moved, launches, count * again, passes))
     return made
 
 
@@ -304,7 +305,7 @@ def _dense_mlp(cases: Cases) -> list[Operator]:
         cases, "mlp norm", "dense", 2 * apart * network.hidden, 2 * apart * network.hidden, unfused=2.0, kernels=2.0,
         again=norm_again,
     )  # fmt: skip
-    made += _mlp(cases, "mlp", "dense", tokens(cases), network.ffn / plan.tensor, again=again)
+    made += _mlp(cases, "mlp", "dense", tokens(cases), np.maximum(network.ffn, 1.0) / plan.tensor, again=again)
     return made + _tensor_messages(cases, "mlp", "dense", again)
 
 
@@ -319,7 +320,8 @@ def _mixture(cases: Cases) -> list[Operator]:
     # Dropless: as many rows as tokens choose; with places: a fixed number, used or not.
     spread = np.where(work.capacity > 0, work.capacity, work.imbalance)
     sent = apart * network.topk * np.where(work.capacity > 0, np.minimum(work.capacity, 1.0), 1.0)
-    rows = apart * np.maximum(network.topk, 1.0) * plan.expert_tensor * spread / local
+    # Chips that share an expert bring different tokens, but for those that hold the whole residual stream anyway.
+    rows = apart * np.maximum(network.topk, 1.0) * _bringing(plan) * spread / local
     hidden = network.hidden
     made = elementwise(cases, "mixture norm", "mixture", 2 * apart * hidden, 2 * apart * hidden, unfused=2.0,
                        kernels=2.0, again=norm_again)  # fmt: skip
@@ -337,18 +339,24 @@ def _mixture(cases: Cases) -> list[Operator]:
         rows,
         np.maximum(network.moe_ffn, 1.0) / plan.expert_tensor,
         batch=local,
+        again=again,
         grouped=True,
     )
     if np.any(network.expert_biases > 0):
         out = rows * local * ((1.0 + network.gated) * network.moe_ffn / plan.expert_tensor + hidden)
         made += elementwise(cases, "expert biases", "mixture", out, out, kernels=2.0, count=network.expert_biases,
-                            again=again)  # fmt: skip
+                            again=again, passes="expert_bias_passes")  # fmt: skip
     if np.any(network.shared_ffn > 0):
         shared = np.where(network.shared_ffn > 0, 1.0, 0.0)
         width = np.maximum(network.shared_ffn, 1.0) / plan.tensor
         made += _mlp(cases, "shared expert", "mixture", tokens(cases), width, count=shared, again=again)
         made += _tensor_messages(cases, "shared expert", "mixture", again, shared)
     return made + _expert_messages(cases, sent, again)
+
+
+def _bringing(plan: Plan) -> Array:
+    """Chips of those that share an expert that bring tokens of their own: all with sequence parallelism, else one."""
+    return np.where(plan.sequence_parallel > 0, plan.expert_tensor, 1.0)
 
 
 def _expert_messages(cases: Cases, sent: Array, again: Array) -> list[Operator]:
@@ -383,7 +391,7 @@ def _expert_messages(cases: Cases, sent: Array, again: Array) -> list[Operator]:
                 made.append(Message(f"tokens inside domains {phase}", phase, "mixture", "all-to-all", "expert",
                                     within, inside, stride, parted, plan.expert_overlap))  # fmt: skip
         if np.any(plan.expert_tensor > 1):
-            gathered = size * plan.expert_tensor
+            gathered = size * _bringing(plan)
             kinds: tuple[Collective, ...] = ("all-gather", "reduce-scatter")
             for kind in kinds:
                 made.append(Message(f"expert {kind} {phase}", phase, "mixture", kind, "tensor", gathered,

@@ -91,4 +91,5 @@ def attention_seconds(op: Attention, cases: Cases, at: Speeds, c: Constants) -> 
 
 def traffic_seconds(op: Traffic, at: Speeds, c: Constants) -> Array:
     """All executions of element-wise work; each launch leaves the chip idle for a moment."""
-    return (op.bytes / at.hbm_bytes_per_s + op.kernels * c.kernel_gap_s) * op.count
+    passes = c[op.passes] if op.passes else 1.0
+    return (passes * op.bytes / at.hbm_bytes_per_s + op.kernels * c.kernel_gap_s) * op.count

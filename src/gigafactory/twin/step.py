@@ -19,8 +19,8 @@ from gigafactory.twin.price import Speeds, attention_seconds, matmul_seconds, sp
 CLASSES = ("matmul", "attention", "memory_bound", "tensor_comm", "context_comm", "expert_comm", "host")
 
 
-PROGRESS_MONTHS = (66.0, 80.0)
-"""Dates between which the yearly progress of mixtures was seen; before and after, nothing is extrapolated."""
+PROGRESS_SINCE = 66.0
+"""Months since 2020-01 of the first releases whose mixtures show yearly progress; before, nothing is extrapolated."""
 
 
 @dataclass
@@ -29,12 +29,17 @@ class Cost:
 
     forward: dict[str, Array] = field(default_factory=dict)
     backward: dict[str, Array] = field(default_factory=dict)
+    hidden: dict[tuple[str, str], Array] = field(default_factory=dict)
     kernels: Array = 0.0
     flops: Array = 0.0
 
     def add(self, phase: str, name: str, seconds: Array) -> None:
         way = self.forward if phase == "forward" else self.backward
         way[name] = way.get(name, 0.0) + seconds
+
+    def hide(self, phase: str, axis: str, seconds: Array) -> None:
+        key = ("forward" if phase == "forward" else "backward", axis)
+        self.hidden[key] = self.hidden.get(key, 0.0) + seconds
 
     @property
     def forward_s(self) -> Array:
@@ -78,11 +83,13 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
                 cost.add(op.phase, "memory_bound", traffic_seconds(op, at, c))
                 cost.kernels = cost.kernels + op.kernels * op.count
             case Message():
-                hidden = _hidden_share(op, c)
-                seconds = message_seconds(op, cases.machine, c) * op.count * (1.0 - op.hidden * hidden)
-                cost.add(op.phase, f"{op.axis}_comm", seconds)
+                seconds = message_seconds(op, cases.machine, c) * op.count
+                behind = seconds * (op.hidden * _hidden_share(op, c))
+                cost.add(op.phase, f"{op.axis}_comm", seconds - behind)
+                cost.hide(op.phase, op.axis, behind)
                 cost.kernels = cost.kernels + op.count
     _progress(cases, costs, c)
+    _uncover(costs)
     # Without kernels for all experts the host learns each expert's rows before it launches: nothing to capture.
     captured = cases.software.graphs
     for where, cost in costs.items():
@@ -99,12 +106,23 @@ def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
     """Routing and dispatch of mixtures became faster with every release, more so with kernels for all."""
     if "mixture" not in costs:
         return
-    years = (np.clip(cases.software.months, *PROGRESS_MONTHS) - 72.0) / 12.0
-    slower = np.exp(-c.mixture_progress_per_year * years) * np.where(cases.software.grouped > 0, 1.0, c.mixture_apart)
+    years = (np.maximum(cases.software.months, PROGRESS_SINCE) - 72.0) / 12.0
+    slower = np.exp(-c.mixture_progress_per_year * years) * np.where(together(cases), 1.0, c.mixture_apart)
     cost = costs["mixture"]
     for way in (cost.forward, cost.backward):
         if "memory_bound" in way:
             way["memory_bound"] = way["memory_bound"] * slower
+
+
+def _uncover(costs: dict[Where, Cost]) -> None:
+    """What hides behind computation takes no less time than it alone would: a ring goes on during attention, pieces
+    of a product's operands during the product, tokens to experts during another micro-batch's layer."""
+    behind = {"tensor": ("matmul",), "context": ("attention",), "expert": ("matmul", "attention", "memory_bound")}
+    for cost in costs.values():
+        for (way, axis), hidden in cost.hidden.items():
+            places = (cost, costs.get("layer", Cost())) if axis == "expert" else (cost,)
+            covers = sum((getattr(place, way).get(name, 0.0) for place in places for name in behind[axis]), 0.0)
+            cost.add(way, f"{axis}_comm", np.maximum(hidden - covers, 0.0))
 
 
 def _launches(cases: Cases, cost: Cost, captured: Array, c: Constants) -> None:
@@ -167,7 +185,7 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
         )
     parts["imbalance"] = many * (slow_s - mean_s)
     parts["bubble"] = (pipe - 1.0) / chunks * mean_s
-    parts["pipe_comm"] = _pipe_comm(cases, many, c)
+    parts["pipe_comm"] = _pipe_comm(cases, many, mean_s, c)
     at = speeds(cases, c)
     parts["data_comm"] = _data_comm(cases, stages, many, slow_forward, slow_backward, c)
     moved_s, optimizer_moved_s = offload_seconds(cases, stages, many, slow_s, c)
@@ -227,7 +245,7 @@ def model_flops(cases: Cases) -> Array:
     return 3.0 * cases.tokens_per_step * (2.0 * weights + scores)
 
 
-def _pipe_comm(cases: Cases, many: Array, c: Constants) -> Array:
+def _pipe_comm(cases: Cases, many: Array, busy_s: Array, c: Constants) -> Array:
     """Activations to the next stage and gradients back, per micro-batch and chunk; hidden where stages interleave.
 
     Each chip of a tensor group sends its part of them (Narayanan et al., arXiv 2104.04473, section 4.1).
@@ -240,9 +258,9 @@ def _pipe_comm(cases: Cases, many: Array, c: Constants) -> Array:
     once = message_seconds(
         Message("stage", "forward", "step", "permute", "pipe", size, plan.pipe, stride), cases.machine, c
     )
-    open_share = np.where(plan.interleave > 1, 1.0 - c.pipe_hidden, 1.0)
-    sends = np.where(plan.pipe > 1, 2.0 * many * plan.interleave * open_share + 2.0 * (plan.pipe - 1.0), 0.0)
-    return once * sends
+    sent = once * np.where(plan.pipe > 1, 2.0 * many * plan.interleave, 0.0)
+    behind = np.where(plan.interleave > 1, np.minimum(c.pipe_hidden * sent, many * busy_s), 0.0)
+    return sent - behind + once * 2.0 * (plan.pipe - 1.0)
 
 
 def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, backward_s: Array, c: Constants) -> Array:
@@ -283,20 +301,20 @@ def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, back
     gather = seconds("all-gather", weight_bytes)
     replicated = exposed(2.0 * reduce, hide_backward)
     sharded = exposed(reduce, hide_backward) + exposed(gather, hide_forward)
-    rare = np.where(plan.shard >= 1, sharded, replicated)
-    if not np.any(plan.shard >= 3):
-        return rare
-    outer = replicas / group
+    outer = np.where(plan.shard > 0, replicas / group, 1.0)
     across = 0.0
-    if np.any(outer > 1):
+    if np.any(outer > 1):  # groups of shards hold the same: sums go on between them, once per step
         across = message_seconds(
             Message("groups", "update", "step", "all-reduce", "data",
                     (stages.dense + stages.expert) * work.grad_bytes / group, outer, stride * group),
             cases.machine, c,
         )  # fmt: skip
         across = exposed(across, hide_backward)
+    rare = np.where(plan.shard > 0, sharded + across, replicated)
+    if not np.any(plan.shard > 2):
+        return rare
     each = exposed(gather, hide_forward) + exposed(gather + reduce, hide_backward)
-    return np.where(plan.shard >= 3, many * each + across, rare)
+    return np.where(plan.shard > 2, many * each + across, rare)
 
 
 def _update(cases: Cases, stages: Stages, at: Speeds, many: Array, c: Constants) -> Array:
@@ -305,8 +323,8 @@ def _update(cases: Cases, stages: Stages, at: Speeds, many: Array, c: Constants)
     plan, work = cases.plan, cases.work
     replicas = plan.data * plan.context
     shards = np.where(plan.shard > 0, np.minimum(plan.shard_group, replicas), 1.0)
-    expert_replicas = np.maximum(replicas * plan.tensor / (plan.expert * plan.expert_tensor), 1.0)
-    expert_shards = np.where(plan.shard > 0, expert_replicas, 1.0)
+    expert_shards = np.maximum(shards * plan.tensor / (plan.expert * plan.expert_tensor), 1.0)
+    expert_shards = np.where(plan.shard > 0, expert_shards, 1.0)
     held = stages.dense / shards + stages.expert / expert_shards
     summed = stages.dense + stages.expert
     adam = c.optimizer_passes * 30.0 * held
