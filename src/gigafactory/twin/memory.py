@@ -17,6 +17,7 @@ import numpy as np
 from gigafactory.twin.activations import layers
 from gigafactory.twin.case import Array, Cases, Machine
 from gigafactory.twin.constants import Constants
+from gigafactory.twin.own_step import stored_numbers
 from gigafactory.twin.parameters import Stage, Stages, stage_parameters
 from gigafactory.twin.prediction import MEMORY, Memory
 
@@ -112,17 +113,33 @@ def _stages(cases: Cases, c: Constants) -> list[dict[str, Array]]:
     # a pipeline keeps the stage whole between its micro-batches, and its gradients in float32 (PyTorch's FSDP2)
     stays = gathers * (plan.pipe > 1) * copied
 
+    own = np.greater(software.own, 0)
+    # our trainer cuts neither norms nor routers, and each of its stages holds embedding and head
+    ours = sum(stored_numbers(cases).values()) if np.any(own) else 0.0
+
     def classes(stage: Stage, in_flight: Array, top: Array) -> dict[str, Array]:
         activations = of_micro_batch(stage) * in_flight
         held_whole = stays * (stage.dense + stage.expert)
         gathered = np.maximum(layer + gathers * stage.vocabulary, held_whole)
         buffers = copied * (layer + gathers * stage.vocabulary) + waiting
         return {
-            "parameters": dense.weights * stage.dense
-            + expert.weights * stage.expert
-            + copies * (stage.dense - stage.vocabulary + stage.expert),
-            "gradients": dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
-            "optimizer": dense.optimizer * stage.dense + expert.optimizer * stage.expert,
+            "parameters": np.where(
+                own,
+                4.0 * ours,
+                dense.weights * stage.dense
+                + expert.weights * stage.expert
+                + copies * (stage.dense - stage.vocabulary + stage.expert),
+            ),
+            "gradients": np.where(
+                own,
+                4.0 * ours,
+                dense.gradients * stage.dense + expert.gradients * stage.expert + 2.0 * held_whole,
+            ),
+            "optimizer": np.where(
+                own,
+                (8.0 - 4.0 * software.muon + 4.0 * software.average) * ours,
+                dense.optimizer * stage.dense + expert.optimizer * stage.expert,
+            ),
             "activations": activations,
             "gathered": gathered,
             "communication": buffers,
