@@ -128,16 +128,27 @@ def test_where_nothing_fits_it_says_what_would(file: Path, tmp_path: Path, capsy
     assert json.loads(capsys.readouterr().out)["nearest"]["over_bytes"] > 0
 
 
+def test_idle_chips_are_told(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        "--set",
+        "train.batch_rows=2",
+        "--set",
+        "model.base=llama-8b",
+        "--set",
+        "model.layers=1",
+        "--chips",
+        "1000",
+    )
+    assert run(str(file), *words, "--html", str(tmp_path / "a.html")) == 0
+    assert "GPUs are idle: 2 sequences a step cannot be dealt to more" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (("--trainer", "nobody"), "twin.trainer"),
         (("--set", "cluster.chips=[]"), "cluster.chips: is empty"),
         (("--set", "cluster.chips=[{name='h100',count=8}]"), "h100"),
-        (
-            ("--set", "train.batch_rows=1", "--set", "model.layers=1", "--chips", "4099"),
-            "train.batch_rows: no layout keeps 75% of the 4,099 chips busy with 1 sequences a step",
-        ),
         (("--chips", "0"), "--chips"),
         (("--set", "twin.constants='none.json'"), "not a calibration file"),
         (

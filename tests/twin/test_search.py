@@ -162,11 +162,6 @@ def test_where_nothing_fits_the_nearest_is_told_and_how_many_chips_would_do() ->
     assert not search(Space(space.base, more // 2), C).best
 
 
-def test_a_batch_that_no_layout_can_take_is_named() -> None:
-    with pytest.raises(UserError, match=r"train.batch_rows: no layout keeps 75% of the 1,021 chips busy with 1 seq"):
-        search(Space(made(TINY, global_rows=1.0), 1021), C)
-
-
 def test_where_no_layout_is_legal_the_rule_that_forbids_them_is_named() -> None:
     with pytest.raises(UserError, match="layout: no legal layout of 6 chips: tensor: must divide heads=32, got 3"):
         search(Space(made("llama-8b", global_rows=2.0), 6, only={"tensor": [3]}), C)

@@ -12,7 +12,7 @@ from made_cases import H100, NETWORKS, made
 from gigafactory.twin.bounds import FIELDS, legal_cells
 from gigafactory.twin.case import Cases, Plan, Software, Work
 from gigafactory.twin.legal import divisors, legal, violations
-from gigafactory.twin.space import LEAST_SHARE, Space
+from gigafactory.twin.space import Space
 
 
 def calculon_layouts(hidden: int, heads: int, blocks: int, chips: int, batch: int) -> int:
@@ -107,7 +107,7 @@ def brute_force(space: Space) -> list[tuple[float, ...]]:
     for cut in space.cuts:
         for pipe, data, balanced in itertools.product(space.pipes, divisors(rows), (0, 1)):
             chips = cut.tensor * cut.context * pipe * data
-            if not LEAST_SHARE * space.chips < chips <= space.chips:
+            if not space.least_share * space.chips < chips <= space.chips:
                 continue
             if balanced and (ours or pipe <= 2 or (space.base.network.layers + 2) % pipe):
                 continue
@@ -148,7 +148,13 @@ def test_chips_are_left_idle_where_the_batch_does_not_divide() -> None:
     used = np.prod([fields[name].astype(float) for name in ("tensor", "context", "pipe", "data")], axis=0)
     assert used.max() == 98_304
     assert (used <= 100_000).all()
-    assert (used > LEAST_SHARE * 100_000).all()
+    assert (used > 0.75 * 100_000).all()
+
+
+def test_a_batch_that_few_chips_can_share_uses_as_many_as_it_can() -> None:
+    seven = Space(made("llama-8b", global_rows=128.0), 7, only={"tensor": [1], "pipe": [1], "context": [1]})
+    assert seven.least_share == 0.5
+    assert {row[1] for rows in seven.rows.values() for row in rows} == {4}
 
 
 def test_values_of_an_axis_may_be_given() -> None:

@@ -17,7 +17,7 @@ from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.legal import violations
 from gigafactory.twin.memory import memory_bytes
-from gigafactory.twin.space import LEAST_SHARE, Space
+from gigafactory.twin.space import Space
 from gigafactory.twin.step import step_time
 
 CHUNK_ROWS = 48
@@ -90,14 +90,8 @@ def legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
 
 
 def _why_none(space: Space) -> str:
-    chunks = space.chunks(CHUNK_ROWS)
-    if not chunks:
-        return (
-            f"train.batch_rows: no layout keeps {LEAST_SHARE:.0%} of the {space.chips:,} chips busy with"
-            f" {space.base.work.global_rows:,.0f} sequences a step; a batch with more divisors, such as a multiple of"
-            f" the chips / {int(space.base.machine.node_chips)}, would do"
-        )
-    fields = space.axes(chunks[0])[0]
-    broken = violations(space.base.replace(**fields), chips=space.chips)
+    if not space.rows:
+        return f"layout: {space.chips:,} chips are too few for any of the layouts asked for"
+    broken = violations(space.base.replace(**space.axes(list(space.rows))[0]), chips=space.chips)
     worst = max(broken, key=lambda one: np.mean(one.mask))
     return f"layout: no legal layout of {space.chips:,} chips: {worst.field}: {worst.text}"

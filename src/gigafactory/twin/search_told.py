@@ -18,6 +18,8 @@ from gigafactory.twin.space import Space
 Told = dict[str, Any]
 DEGREES = ("tensor", "pipe", "interleave", "data", "context", "expert", "expert_tensor", "shard", "shard_group")
 SWITCHES = ("sequence_parallel", "tensor_overlap", "data_overlap", "balanced")
+IDLE = 0.05
+"""Share of idle chips that is worth a word."""
 MOVED = ("offload_activations", "offload_weights", "offload_optimizer")
 
 
@@ -30,6 +32,7 @@ def search_told(name: str, space: Space, found: Found, c: Constants, *, kinds: S
         "trainer": space.trainer,
         "chips": space.chips,
         "kinds": list(kinds),
+        "rows": float(space.base.work.global_rows),
         "tokens_per_step": float(space.base.tokens_per_step),
         "limit_bytes": limit,
         "seconds": seconds,
@@ -55,8 +58,9 @@ def lead(told: Told) -> str:
     """What was searched and what came of it, in a sentence or two."""
     counts = told["layouts"]
     legal = counts["visited"] - counts["illegal"]
+    gpus = f"{told['chips']:,} GPU{'s' if told['chips'] > 1 else ''}"
     words = (
-        f"{legal:,} legal layouts of {told['chips']:,} GPUs in {fmt.significant(told['seconds'])} s:"
+        f"{legal:,} legal layouts of {gpus} in {fmt.significant(told['seconds'])} s:"
         f" {counts['priced']:,} priced one by one, {counts['pruned']:,} excluded by a bound on their time,"
         f" {counts['too_big']:,} do not fit."
     )
@@ -67,8 +71,18 @@ def lead(told: Told) -> str:
         return (
             f"{words} The fastest takes {fmt.significant(first['step_s'])} s for a step:"
             f" {fmt.count(first['tokens_per_s'])} tokens/s, {100 * first['mfu']:.1f} % MFU."
+            f"{_idle_note(told)}"
         )
     return words
+
+
+def _idle_note(told: Told) -> str:
+    idle, rows = told["best"][0]["idle_chips"], told["rows"]
+    if idle <= IDLE * told["chips"]:
+        return ""
+    return (
+        f" {idle:,} GPUs are idle: {rows:,.0f} sequences a step cannot be dealt to more; try another batch or --chips."
+    )
 
 
 def nothing_fits(told: Told) -> list[str]:
@@ -131,7 +145,8 @@ def degrees(one: Told) -> str:
     if one["expert"] > 1 and one["expert_tensor"] != 1:
         found.append(f"ETP{one['expert_tensor']:g}")
     idle = f", {one['idle_chips']:,} idle" if one["idle_chips"] else ""
-    return f"{' '.join(found) or 'one GPU'}, {one['micro_rows']:g} rows x {one['micro_batches']:g}{idle}"
+    rows = f"{one['micro_rows']:g} row{'s' if one['micro_rows'] > 1 else ''}"
+    return f"{' '.join(found) or 'one GPU'}, {rows} x {one['micro_batches']:g}{idle}"
 
 
 def options(one: Told) -> str:

@@ -30,8 +30,9 @@ from gigafactory.twin.legal import divisors, legal
 
 DIMENSIONS = 6
 OURS = "gigafactory"
-LEAST_SHARE = 0.75
-"""Of the chips that a layout keeps busy; with fewer, another layout has more to offer."""
+LEAST_SHARES = (0.75, 0.5, 0.25, 0.0)
+"""Of the chips that a layout keeps busy: the first with which there is a layout; with fewer, others have more to
+offer."""
 LEAST_PIECE = 1024
 """Tokens of a sequence that a chip keeps under context parallelism."""
 MOST_TOKENS = 131_072
@@ -124,8 +125,16 @@ class Space:
         return sorted(n for n in {*divisors(layers), *_powers(layers), *near, *balanced} if n <= self.chips)
 
     @cached_property
+    def least_share(self) -> float:
+        """Of the chips that each layout keeps busy."""
+        return next((share for share in LEAST_SHARES if self._rows(share)), 0.0)
+
+    @cached_property
     def rows(self) -> dict[Cut, list[tuple[int, int, int]]]:
         """Cut -> (pipe, data, balanced) with it: as many replicas as the batch and the experts allow."""
+        return self._rows(self.least_share)
+
+    def _rows(self, least_share: float) -> dict[Cut, list[tuple[int, int, int]]]:
         layers, shares = int(self.base.network.layers), divisors(int(self.base.work.global_rows))
         found: dict[Cut, list[tuple[int, int, int]]] = {}
         for cut in self.cuts:
@@ -134,7 +143,7 @@ class Space:
                 # Counting embedding and logits as layers is worth a try where it makes the stages even.
                 counted = [0, 1] if not self.ours and pipe > 2 and (layers + 2) % pipe == 0 else [0]
                 most = self.chips / (cut.tensor * cut.context * pipe)
-                for data in shares[bisect_right(shares, LEAST_SHARE * most) : bisect_right(shares, most)]:
+                for data in shares[bisect_right(shares, least_share * most) : bisect_right(shares, most)]:
                     if (data * cut.context * cut.tensor) % (cut.expert * cut.expert_tensor) == 0:
                         rows += [(pipe, data, balanced) for balanced in counted]
             if rows:
