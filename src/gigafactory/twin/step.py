@@ -24,33 +24,40 @@ PROGRESS_SINCE = 66.0
 
 
 @dataclass
-class Cost:
-    """Seconds of one micro-batch, forward and backward (recomputation included), by class; launches of kernels."""
+class Way:
+    """Seconds of one layer (or end) in one direction of a micro-batch by class; what of messages may hide behind
+    computation, by axis; launches of kernels."""
 
-    forward: dict[str, Array] = field(default_factory=dict)
-    backward: dict[str, Array] = field(default_factory=dict)
-    hidden: dict[tuple[str, str], Array] = field(default_factory=dict)
+    seconds: dict[str, Array] = field(default_factory=dict)
+    hidden: dict[str, Array] = field(default_factory=dict)
     kernels: Array = 0.0
+
+    def add(self, name: str, seconds: Array) -> None:
+        self.seconds[name] = self.seconds.get(name, 0.0) + seconds
+
+    @property
+    def total_s(self) -> Array:
+        return sum(self.seconds.values(), 0.0)
+
+
+@dataclass
+class Cost:
+    """One micro-batch forward and backward (recomputation included) in one layer or end; FLOPs of both."""
+
+    forward: Way = field(default_factory=Way)
+    backward: Way = field(default_factory=Way)
     flops: Array = 0.0
-
-    def add(self, phase: str, name: str, seconds: Array) -> None:
-        way = self.forward if phase == "forward" else self.backward
-        way[name] = way.get(name, 0.0) + seconds
-
-    def hide(self, phase: str, axis: str, seconds: Array) -> None:
-        key = ("forward" if phase == "forward" else "backward", axis)
-        self.hidden[key] = self.hidden.get(key, 0.0) + seconds
 
     @property
     def forward_s(self) -> Array:
-        return sum(self.forward.values(), 0.0)
+        return self.forward.total_s
 
     @property
     def backward_s(self) -> Array:
-        return sum(self.backward.values(), 0.0)
+        return self.backward.total_s
 
     def of(self, name: str) -> Array:
-        return self.forward.get(name, 0.0) + self.backward.get(name, 0.0)
+        return self.forward.seconds.get(name, 0.0) + self.backward.seconds.get(name, 0.0)
 
 
 def step_time(cases: Cases, c: Constants) -> StepTime:
@@ -69,31 +76,33 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
     costs: dict[Where, Cost] = {}
     for op in found:
         cost = costs.setdefault(op.where, Cost())
+        way = cost.forward if op.phase == "forward" else cost.backward
         match op:
             case Matmul():
-                cost.add(op.phase, "matmul", matmul_seconds(op, cases, at, c))
+                way.add("matmul", matmul_seconds(op, cases, at, c))
                 cost.flops = cost.flops + op.flops
                 each = np.where(together(cases), 1.0, op.batch) if op.grouped else 1.0
-                cost.kernels = cost.kernels + op.count * each
+                way.kernels = way.kernels + op.count * each
             case Attention():
-                cost.add(op.phase, "attention", attention_seconds(op, cases, at, c))
+                way.add("attention", attention_seconds(op, cases, at, c))
                 cost.flops = cost.flops + op.flops
-                cost.kernels = cost.kernels + 2.0 * op.count
+                way.kernels = way.kernels + 2.0 * op.count
             case Traffic():
-                cost.add(op.phase, "memory_bound", traffic_seconds(op, at, c))
-                cost.kernels = cost.kernels + op.kernels * op.count
+                way.add("memory_bound", traffic_seconds(op, at, c))
+                way.kernels = way.kernels + op.kernels * op.count
             case Message():
                 seconds = message_seconds(op, cases.machine, c) * op.count
                 behind = seconds * (op.hidden * _hidden_share(op, c))
-                cost.add(op.phase, f"{op.axis}_comm", seconds - behind)
-                cost.hide(op.phase, op.axis, behind)
-                cost.kernels = cost.kernels + op.count
+                way.add(f"{op.axis}_comm", seconds - behind)
+                way.hidden[op.axis] = way.hidden.get(op.axis, 0.0) + behind
+                way.kernels = way.kernels + op.count
     _progress(cases, costs, c)
     _uncover(costs)
     # Without kernels for all experts the host learns each expert's rows before it launches: nothing to capture.
     captured = cases.software.graphs
     for where, cost in costs.items():
-        _launches(cases, cost, captured * together(cases) if where == "mixture" else captured, c)
+        for way in (cost.forward, cost.backward):
+            _launches(cases, way, captured * together(cases) if where == "mixture" else captured, c)
     return costs
 
 
@@ -108,29 +117,33 @@ def _progress(cases: Cases, costs: dict[Where, Cost], c: Constants) -> None:
         return
     years = (np.maximum(cases.software.months, PROGRESS_SINCE) - 72.0) / 12.0
     slower = np.exp(-c.mixture_progress_per_year * years) * np.where(together(cases), 1.0, c.mixture_apart)
-    cost = costs["mixture"]
-    for way in (cost.forward, cost.backward):
-        if "memory_bound" in way:
-            way["memory_bound"] = way["memory_bound"] * slower
+    for way in (costs["mixture"].forward, costs["mixture"].backward):
+        if "memory_bound" in way.seconds:
+            way.seconds["memory_bound"] = way.seconds["memory_bound"] * slower
 
 
 def _uncover(costs: dict[Where, Cost]) -> None:
-    """What hides behind computation takes no less time than it alone would: a ring goes on during attention, pieces
-    of a product's operands during the product, tokens to experts during another micro-batch's layer."""
-    behind = {"tensor": ("matmul",), "context": ("attention",), "expert": ("matmul", "attention", "memory_bound")}
+    """Add what finds no computation to hide behind: pieces of an operand wait for the product, a ring for attention,
+    tokens to experts for the layer of another micro-batch."""
     for cost in costs.values():
-        for (way, axis), hidden in cost.hidden.items():
-            places = (cost, costs.get("layer", Cost())) if axis == "expert" else (cost,)
-            covers = sum((getattr(place, way).get(name, 0.0) for place in places for name in behind[axis]), 0.0)
-            cost.add(way, f"{axis}_comm", np.maximum(hidden - covers, 0.0))
+        for way in (cost.forward, cost.backward):
+            for axis, cover in (("tensor", "matmul"), ("context", "attention")):
+                if axis in way.hidden:
+                    way.add(f"{axis}_comm", np.maximum(way.hidden[axis] - way.seconds.get(cover, 0.0), 0.0))
+    if "mixture" in costs:
+        mixture, layer = costs["mixture"], costs["layer"]
+        for way, beside in ((mixture.forward, layer.forward), (mixture.backward, layer.backward)):
+            if "expert" in way.hidden:
+                covers = way.total_s - way.seconds["expert_comm"] + beside.total_s
+                way.add("expert_comm", np.maximum(way.hidden["expert"] - covers, 0.0))
 
 
-def _launches(cases: Cases, cost: Cost, captured: Array, c: Constants) -> None:
+def _launches(cases: Cases, way: Way, captured: Array, c: Constants) -> None:
     """Where the host launches kernels more slowly than the chip runs them, the chip waits; near balance sometimes."""
     eager = np.where(cases.software.fused + cases.software.compiled > 0, 1.0, c.eager_launches)
-    launch = cost.kernels * c.launch_s * (1.0 - captured) * eager
-    busy = cost.forward_s + cost.backward_s
-    cost.add("backward", "host", np.sqrt(np.sqrt(launch**4 + busy**4)) - busy)
+    launch = way.kernels * c.launch_s * (1.0 - captured) * eager
+    busy = way.total_s
+    way.add("host", np.sqrt(np.sqrt(launch**4 + busy**4)) - busy)
 
 
 def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constants) -> StepTime:
@@ -185,10 +198,12 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
         )
     parts["imbalance"] = many * (slow_s - mean_s)
     parts["bubble"] = (pipe - 1.0) / chunks * mean_s
-    parts["pipe_comm"] = _pipe_comm(cases, many, mean_s, c)
+    parts["pipe_comm"], behind = _pipe_comm(cases, many, mean_s, c)
     at = speeds(cases, c)
-    parts["data_comm"] = _data_comm(cases, stages, many, slow_forward, slow_backward, c)
-    moved_s, optimizer_moved_s = offload_seconds(cases, stages, many, slow_s, c)
+    # The cards send one thing at a time: what hides the pipeline's messages cannot hide the replicas' as well.
+    parts["data_comm"] = _data_comm(cases, stages, many, slow_forward, slow_backward, behind / 2.0, c)
+    waiting = (parts["pipe_comm"] + parts["data_comm"]) / many
+    moved_s, optimizer_moved_s = offload_seconds(cases, stages, many, slow_s + waiting, c)
     parts["memory_bound"] = parts["memory_bound"] + moved_s
     parts["optimizer"] = _update(cases, stages, at, many, c) + optimizer_moved_s
     parts["host"] = parts["host"] + c.step_host_s + many * c.micro_batch_host_s * chunks * (1.0 - cases.software.graphs)
@@ -245,14 +260,15 @@ def model_flops(cases: Cases) -> Array:
     return 3.0 * cases.tokens_per_step * (2.0 * weights + scores)
 
 
-def _pipe_comm(cases: Cases, many: Array, busy_s: Array, c: Constants) -> Array:
+def _pipe_comm(cases: Cases, many: Array, busy_s: Array, c: Constants) -> tuple[Array, Array]:
     """Activations to the next stage and gradients back, per micro-batch and chunk; hidden where stages interleave.
 
     Each chip of a tensor group sends its part of them (Narayanan et al., arXiv 2104.04473, section 4.1).
+    busy_s: what a micro-batch computes on a stage. Returns what is exposed in a step, what is hidden per micro-batch.
     """
     plan = cases.plan
     if not np.any(plan.pipe > 1):
-        return 0.0
+        return 0.0, 0.0
     size = tokens(cases) / plan.tensor * cases.network.hidden * cases.work.number_bytes
     stride = plan.tensor * plan.context * plan.data
     once = message_seconds(
@@ -260,14 +276,17 @@ def _pipe_comm(cases: Cases, many: Array, busy_s: Array, c: Constants) -> Array:
     )
     sent = once * np.where(plan.pipe > 1, 2.0 * many * plan.interleave, 0.0)
     behind = np.where(plan.interleave > 1, np.minimum(c.pipe_hidden * sent, many * busy_s), 0.0)
-    return sent - behind + once * 2.0 * (plan.pipe - 1.0)
+    return sent - behind + once * 2.0 * (plan.pipe - 1.0), behind / many
 
 
-def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, backward_s: Array, c: Constants) -> Array:
+def _data_comm(
+    cases: Cases, stages: Stages, many: Array, forward_s: Array, backward_s: Array, taken_s: Array, c: Constants
+) -> Array:
     """Gradients reduced and parameters gathered over the replicas, less what computation hides.
 
     Replicated and ZeRO 1 or 2: once per step, behind the last micro-batch's backward and the next one's forward.
     FSDP: weights of each layer before each use, gradients after, in every micro-batch.
+    taken_s: of the computation in each direction, what other messages hide behind.
     """
     plan, work = cases.plan, cases.work
     replicas = plan.data * plan.context
@@ -291,7 +310,8 @@ def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, back
         return made
 
     overlapped = np.where(plan.data_overlap > 0, 1.0, 0.0)
-    hide_forward, hide_backward = overlapped * c.data_hidden * forward_s, overlapped * c.data_hidden * backward_s
+    hide_forward = overlapped * np.maximum(c.data_hidden * forward_s - taken_s, 0.0)
+    hide_backward = overlapped * np.maximum(c.data_hidden * backward_s - taken_s, 0.0)
 
     def exposed(sent: Array, behind: Array) -> Array:
         """What of a transfer computation does not cover; a share never is (first and last layers, contention)."""
@@ -299,8 +319,6 @@ def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, back
 
     reduce = seconds("reduce-scatter", work.grad_bytes)
     gather = seconds("all-gather", weight_bytes)
-    replicated = exposed(2.0 * reduce, hide_backward)
-    sharded = exposed(reduce, hide_backward) + exposed(gather, hide_forward)
     outer = np.where(plan.shard > 0, replicas / group, 1.0)
     across = 0.0
     if np.any(outer > 1):  # groups of shards hold the same: sums go on between them, once per step
@@ -309,12 +327,13 @@ def _data_comm(cases: Cases, stages: Stages, many: Array, forward_s: Array, back
                     (stages.dense + stages.expert) * work.grad_bytes / group, outer, stride * group),
             cases.machine, c,
         )  # fmt: skip
-        across = exposed(across, hide_backward)
-    rare = np.where(plan.shard > 0, sharded + across, replicated)
+    replicated = exposed(2.0 * reduce, hide_backward)
+    sharded = exposed(reduce + across, hide_backward) + exposed(gather, hide_forward)
+    rare = np.where(plan.shard > 0, sharded, replicated)
     if not np.any(plan.shard > 2):
         return rare
-    each = exposed(gather, hide_forward) + exposed(gather + reduce, hide_backward)
-    return np.where(plan.shard > 2, many * each + across, rare)
+    each = exposed(gather, hide_forward) + exposed(gather + reduce + across / many, hide_backward)
+    return np.where(plan.shard > 2, many * each, rare)
 
 
 def _update(cases: Cases, stages: Stages, at: Speeds, many: Array, c: Constants) -> Array:
