@@ -73,7 +73,7 @@ def test_json_has_everything(file: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert first["step_low_s"] < first["step_s"] < first["step_high_s"]
     assert first["memory_bytes"] <= told["limit_bytes"]
     assert first["tokens_per_s"] * first["step_s"] == pytest.approx(told["tokens_per_step"])
-    assert {one["verdict"] for one in told["neighbours"]} >= {"slower", "too big"}
+    assert {one["verdict"] for one in told["neighbours"]} >= {"slower"}
     assert len(told["sample"]) > 1000
 
 

@@ -126,7 +126,7 @@ def test_no_neighbour_is_faster_and_each_says_why(name: str) -> None:
     best = search(space, C, 1).best[0]
     found = neighbours(best, space, C)
     assert len(found) > 15
-    assert {one.verdict for one in found} >= {"slower", "too big"}
+    assert "slower" in {one.verdict for one in found}
     for one in found:
         assert one.reason
         assert "\n" not in one.reason

@@ -8,7 +8,7 @@ offload. Both are prices of the one model; tests/twin/test_search.py holds all l
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -25,6 +25,8 @@ CHUNK_ROWS = 48
 BATCH = 8192
 """Cells priced at a time."""
 SAMPLE = 3000
+SHARES = (0.5, 0.25, 0.0)
+"""Of the chips that layouts keep busy, tried in turn."""
 HIDES = 1e9
 """Times as much sending hidden behind computation as really is: all but what is never covered."""
 FIELDS = ("tensor", "context", "expert", "expert_tensor", "ring", "pipe", "data", "balanced", "micro_rows",
@@ -68,7 +70,18 @@ def cells_of(space: Space, c: Constants) -> Cells:
 
 
 def legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
-    """Fields of all legal cells, the number of layouts in each, and of the whole space, legal or not."""
+    """Fields of all legal cells, the number of layouts in each, and of the whole space, legal or not.
+
+    Where none keeps space.least_share of the chips busy, those that keep fewer busy. UserError where there is none.
+    """
+    for share in (space.least_share, *SHARES):
+        fields, layouts, visited = _legal_cells(replace(space, least_share=share))
+        if len(layouts):
+            return fields, layouts, visited
+    raise UserError(_why_none(replace(space, least_share=0.0)))
+
+
+def _legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
     visited = 0
     found: list[dict[str, Array]] = []
     for chunk in space.chunks(CHUNK_ROWS):
@@ -83,15 +96,20 @@ def legal_cells(space: Space) -> tuple[dict[str, Array], Array, int]:
         }
         # Degrees are small whole numbers: exact in half the memory.
         found.append(columns | {name: columns[name].astype(np.float32) for name in FIELDS})
-    if not any(len(columns["layouts"]) for columns in found):
-        raise UserError(_why_none(space))
+    if not found:
+        return {}, np.empty(0), 0
     joined = {name: np.concatenate([columns[name] for columns in found]) for name in found[0]}
     return {name: joined[name] for name in FIELDS}, joined["layouts"], visited
 
 
 def _why_none(space: Space) -> str:
+    """The rule that stands in the way of the layout that breaks the fewest."""
     if not space.rows:
         return f"layout: {space.chips:,} chips are too few for any of the layouts asked for"
-    broken = violations(space.base.replace(**space.axes(list(space.rows))[0]), chips=space.chips)
-    worst = max(broken, key=lambda one: np.mean(one.mask))
-    return f"layout: no legal layout of {space.chips:,} chips: {worst.field}: {worst.text}"
+    fields = space.axes(list(space.rows))[0]
+    broken = violations(space.base.replace(**fields), chips=space.chips)
+    count = sum(one.mask.astype(int) for one in broken)
+    least = np.unravel_index(np.argmin(count), np.shape(count))
+    nearest = {name: float(np.broadcast_to(values, np.shape(count))[least]) for name, values in fields.items()}
+    rule = violations(space.base.replace(**nearest), chips=space.chips)[0]
+    return f"layout: no legal layout of {space.chips:,} chips: {rule.field}: {rule.text}"

@@ -30,9 +30,6 @@ from gigafactory.twin.legal import divisors, legal
 
 DIMENSIONS = 6
 OURS = "gigafactory"
-LEAST_SHARES = (0.75, 0.5, 0.25, 0.0)
-"""Of the chips that a layout keeps busy: the first with which there is a layout; with fewer, others have more to
-offer."""
 LEAST_PIECE = 1024
 """Tokens of a sequence that a chip keeps under context parallelism."""
 MOST_TOKENS = 131_072
@@ -68,12 +65,14 @@ class Space:
     """base: one case; its plan and micro_rows are replaced, all else is kept. chips: at hand; a layout may leave some
     idle where the batch does not divide otherwise. trainer: whose layouts ("gigafactory", or any other name for what
     Megatron-LM and FSDP can do). only: values of some axes (tensor, context, pipe, micro_rows, interleave), in place
-    of all that make sense."""
+    of all that make sense. least_share: of the chips that each layout keeps busy; with fewer, others have more to
+    offer."""
 
     base: Cases
     chips: int
     trainer: str = "megatron"
     only: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    least_share: float = 0.75
 
     @property
     def ours(self) -> bool:
@@ -125,16 +124,8 @@ class Space:
         return sorted(n for n in {*divisors(layers), *_powers(layers), *near, *balanced} if n <= self.chips)
 
     @cached_property
-    def least_share(self) -> float:
-        """Of the chips that each layout keeps busy."""
-        return next((share for share in LEAST_SHARES if self._rows(share)), 0.0)
-
-    @cached_property
     def rows(self) -> dict[Cut, list[tuple[int, int, int]]]:
         """Cut -> (pipe, data, balanced) with it: as many replicas as the batch and the experts allow."""
-        return self._rows(self.least_share)
-
-    def _rows(self, least_share: float) -> dict[Cut, list[tuple[int, int, int]]]:
         layers, shares = int(self.base.network.layers), divisors(int(self.base.work.global_rows))
         found: dict[Cut, list[tuple[int, int, int]]] = {}
         for cut in self.cuts:
@@ -143,7 +134,7 @@ class Space:
                 # Counting embedding and logits as layers is worth a try where it makes the stages even.
                 counted = [0, 1] if not self.ours and pipe > 2 and (layers + 2) % pipe == 0 else [0]
                 most = self.chips / (cut.tensor * cut.context * pipe)
-                for data in shares[bisect_right(shares, least_share * most) : bisect_right(shares, most)]:
+                for data in shares[bisect_right(shares, self.least_share * most) : bisect_right(shares, most)]:
                     if (data * cut.context * cut.tensor) % (cut.expert * cut.expert_tensor) == 0:
                         rows += [(pipe, data, balanced) for balanced in counted]
             if rows:
