@@ -27,6 +27,7 @@ from gigafactory.twin.networks import network_of
 from gigafactory.twin.operator import Attention, Matmul, Message, Operator
 from gigafactory.twin.own import own_operators, own_plan, own_runs, own_software, own_work
 from gigafactory.twin.own_layers import tile_rows, tiles
+from gigafactory.twin.own_step import stored_numbers
 
 GROK = grok_config(
     layers=4, width=64, heads=8, kv_heads=8, head_dim=8, ffn_width=128, vocab=512, context=64, attention_multiplier=None
@@ -94,6 +95,8 @@ SLOW: dict[str, Setting] = {
         {"stage": 2, "model": 4, "circular_repeats": 2},
         {"accumulate": 4, "remat": "selective"},
     ),
+    "one chip, Muon": (LLAMA, {}, {"optimizer": {"name": "muon"}}),
+    "one chip, Muon, mixture": (GROK, {}, {"optimizer": {"name": "muon"}}),
     "everything": (GROK, {"stage": 2, "data": 2, "expert": 2, "model": 2}, {"accumulate": 2, "batch_rows": 32}),
 }
 DEVICES = 8
@@ -204,7 +207,9 @@ def test_memory_of_the_state_is_the_programs(compiled: Compiled) -> None:
     program, cases, _ = compiled
     classes = peak_memory(cases, default()).classes
     assert float(classes["parameters"]) == pytest.approx(program.parameter_bytes, rel=0.01)
-    assert float(classes["optimizer"]) == pytest.approx(program.optimizer_bytes, rel=0.01)
+    # Muon keeps one moment of its matrices, but both of the tables, which are large in these small models
+    tables = 4 * float(stored_numbers(cases)["tables"]) if cases.software.muon else 0.0
+    assert float(classes["optimizer"]) == pytest.approx(program.optimizer_bytes - tables, rel=0.02)
     assert float(classes["gradients"]) == pytest.approx(program.gradient_bytes, rel=0.01)
 
 

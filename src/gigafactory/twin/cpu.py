@@ -132,7 +132,8 @@ def cpu_step_time(cases: Cases, sweep: Sweep) -> StepTime:
     useful = 1.0 / empty_ticks_factor(cases)
     rates = {"single": rate_of(sweep.products), "batched": rate_of(sweep.batched)}
     parts: dict[str, Array] = dict.fromkeys(PARTS, 0.0)
-    for op in own_operators(cases):
+    operators = own_operators(cases)
+    for op in operators:
         part, seconds = _price(op, plan.chips, cases.software.flash, sweep, rates)
         seconds = seconds * runs[op.where]
         if op.where in LAYERS:
@@ -141,7 +142,7 @@ def cpu_step_time(cases: Cases, sweep: Sweep) -> StepTime:
         parts[part] = parts[part] + seconds
     parts["memory_bound"] = parts["memory_bound"] + _stacked_s(cases, sweep)
     parts["host"] = parts["host"] + sweep.call_s
-    return StepTime(sum(parts.values()), parts, model_flops(cases), hardware_flops(cases))
+    return StepTime(sum(parts.values()), parts, model_flops(cases), hardware_flops(cases, operators))
 
 
 def _stacked_s(cases: Cases, sweep: Sweep) -> Array:

@@ -29,7 +29,8 @@ def own_step_time(cases: Cases, c: Constants) -> StepTime:
     useful = 1.0 / empty_ticks_factor(cases)
     parts: dict[str, Array] = dict.fromkeys(PARTS, 0.0)
     sent: Array = 0.0
-    for op in own_operators(cases):
+    operators = own_operators(cases)
+    for op in operators:
         part, seconds = _price(op, cases, at, c)
         seconds = seconds * runs[op.where]
         if op.where in LAYERS:
@@ -44,7 +45,7 @@ def own_step_time(cases: Cases, c: Constants) -> StepTime:
     parts["data_comm"] = np.maximum(sent - behind, uncovered)
     parts["host"] = parts["host"] + c.step_host_s
     parts["scale"] = sum(parts.values()) * c.scale_loss * np.log2(np.maximum(plan.chips / 8.0, 1.0))
-    return StepTime(sum(parts.values()), parts, model_flops(cases), hardware_flops(cases))
+    return StepTime(sum(parts.values()), parts, model_flops(cases), hardware_flops(cases, operators))
 
 
 def _price(op: Operator, cases: Cases, at: Speeds, c: Constants) -> tuple[str, Array]:
@@ -67,11 +68,11 @@ def empty_ticks_factor(cases: Cases) -> Array:
     return 1.0 + (plan.pipe - 1.0) / (cases.micro_batches * plan.interleave)
 
 
-def hardware_flops(cases: Cases) -> Array:
+def hardware_flops(cases: Cases, operators: list[Operator]) -> Array:
     """FLOPs of one step of the whole job as executed: recomputed and padded ones included, empty ticks not."""
     runs, factor = own_runs(cases), empty_ticks_factor(cases)
     flops: Array = 0.0
-    for op in own_operators(cases):
+    for op in operators:
         if isinstance(op, (Matmul, Attention)):
             flops = flops + op.flops * runs[op.where] / (factor if op.where in LAYERS else 1.0)
     return flops * cases.plan.chips
