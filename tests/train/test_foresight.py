@@ -12,7 +12,7 @@ from tiny_run import SWEEP, Runs, tiny_factory
 
 from gigafactory.layout import Layout
 from gigafactory.train import foresight, sweep
-from gigafactory.train.foresight import MEASURED_STEPS, Foretold, corrected, foretell
+from gigafactory.train.foresight import MEASURED_STEPS, Foretold, corrected, foretell, foretell_workers
 from gigafactory.train.sweep import LARGE, fastest, file_name, kept_at, machine_sweep, measure, turns
 from gigafactory.twin.case import Cases
 from gigafactory.twin.constants import default
@@ -53,7 +53,29 @@ def test_a_failure_of_the_twin_is_one_line_and_training_goes_on(runs: Runs, monk
 def test_low_rank_updates_are_not_predicted(tmp_path: Path) -> None:
     said: list[str] = []
     assert foretell(tiny_factory(tmp_path, "train.lora.rank=2"), Layout(), said.append) is None
-    assert said == ["twin: no prediction for low-rank updates"]
+    assert said == ["twin: low-rank updates are not predicted"]
+
+
+def test_workers_on_slurm_are_predicted_from_the_cluster_section(tmp_path: Path) -> None:
+    said: list[str] = []
+    sets = ("supervise.pool='slurm'", "cluster.chips=[{name='h100-sxm', count=8}]", "layout.data=4")
+    factory = tiny_factory(tmp_path, *sets)
+    told = foretell_workers(factory, factory.layout, said.append)
+    assert told is not None
+    assert not said
+    assert 0 < told.low_s < told.step_s < told.high_s
+    assert foretell_workers(tiny_factory(tmp_path, sets[0]), Layout(), said.append) is None
+
+
+def test_workers_on_this_cpu_are_predicted_from_its_sweep(tmp_path: Path, runs: Runs) -> None:
+    alone = replace(SWEEP, sum_s=0.0, sum_bytes=0.0, sum_devices=0)
+    factory = tiny_factory(tmp_path, "layout.data=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(foresight, "machine_sweep", lambda folder, say: alone)
+        patch.setattr(foresight, "has_gpu", lambda: False)
+        told = foretell_workers(factory, factory.layout, pytest.fail)
+    assert told is not None
+    assert told.parts["data_comm"] > 0, "processes copy what they exchange"
 
 
 def test_the_lines_say_step_interval_memory_and_the_largest_parts() -> None:

@@ -82,10 +82,10 @@ def _predicted(factory: Factory) -> Prediction:
     set_up(devices)
 
     from gigafactory.factory.machine import find_machine
-    from gigafactory.train.sweep import machine_sweep
+    from gigafactory.train.sweep import FOLDER, machine_sweep
     from gigafactory.twin.cpu import cpu_machine
 
-    sweep = machine_sweep(Path(factory.data.cache).expanduser(), lambda words: print(words, file=sys.stderr))
+    sweep = machine_sweep(FOLDER.expanduser(), lambda words: print(words, file=sys.stderr))
     return predicted(factory, machine=cpu_machine(sweep, devices, find_machine().memory_bytes), sweep=sweep)
 
 

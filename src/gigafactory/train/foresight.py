@@ -13,11 +13,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from gigafactory.factory.catalog import chip_of_device
+from gigafactory.factory.catalog import Chip, chip_of_device, chips
 from gigafactory.factory.file import Factory
 from gigafactory.factory.machine import find_machine
 from gigafactory.layout import Layout
 from gigafactory.report import format as fmt
+from gigafactory.train.devices import has_gpu
 from gigafactory.train.step import options_for
 from gigafactory.train.sweep import FOLDER, LARGE, kept_at, large_product_s, machine_sweep
 from gigafactory.twin.case import Cases, Machine
@@ -80,45 +81,71 @@ class Foretold:
 
 
 def foretell(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
-    """The prediction for a run that is to start here; None, after one line, where there is none.
-
-    layout: of all processes together, which share this machine if it has no accelerators.
-    """
-    try:
-        return _foretell(factory, layout, say)
-    except Exception as error:
-        say(f"twin: no prediction ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'unknown'})")
-        return None
-
-
-def _foretell(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
-    train, model = factory.train, factory.model
-    if train.lora.rank:
-        say("twin: no prediction for low-rank updates")
-        return None
+    """The prediction for a run on this process's devices; None, after one line, where there is none."""
     device = jax.local_devices()[0]
-    number_bytes = 4 if options_for(train, model, layout, device.platform).compute_dtype == "float32" else 2
+    on_cpu = device.platform == "cpu"
+    return _safely(
+        factory, lambda: _on_cpu(factory, layout, say) if on_cpu else _on_device(factory, layout, device, say), say
+    )
 
-    def cases_on(machine: Machine) -> Cases:
-        work = own_work(layout, train, number_bytes)
-        return Cases(network_of(model), own_plan(layout, train, model), work, machine, own_software(train))
 
-    if device.platform == "cpu":
-        sweep = machine_sweep(FOLDER.expanduser(), say)
-        cases = cases_on(cpu_machine(sweep, layout.devices, find_machine().memory_bytes))
-        step = cpu_step_time(cases, sweep)
-        return _told(
-            cases, step, float(step.step_s) / CPU_SPREAD, float(step.step_s) * CPU_SPREAD, kept_at(FOLDER.expanduser())
-        )
+def foretell_workers(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
+    """The prediction for a run of worker processes, from outside: no accelerator is touched.
+
+    layout: of all workers together. Accelerators are those of this machine, for Slurm those of the cluster section.
+    """
+    if factory.supervise.pool == "slurm":
+        names = [group.name for group in factory.cluster.chips]
+    else:
+        names = [gpu.name for gpu in find_machine().gpus] if has_gpu() else []
+        if not names:
+            return _safely(factory, lambda: _on_cpu(factory, layout, say), say)
+    chip = next((found for name in names if (found := chips().get(name) or chip_of_device(name))), None)
+    return _safely(factory, lambda: _on_chip(factory, layout, chip, None), say) if chip is not None else None
+
+
+def _safely(factory: Factory, foretold: Callable[[], Foretold | None], say: Say) -> Foretold | None:
+    if factory.train.lora.rank:
+        say("twin: low-rank updates are not predicted")
+        return None
+    try:
+        return foretold()
+    except Exception as error:
+        say(f"twin: no prediction ({type(error).__name__}: {next(iter(str(error).splitlines()), 'unknown')})")
+        return None
+
+
+def _on_cpu(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
+    sweep = machine_sweep(FOLDER.expanduser(), say)
+    cases = _cases(factory, layout, "cpu", cpu_machine(sweep, layout.devices, find_machine().memory_bytes))
+    step = cpu_step_time(cases, sweep)
+    low_s, high_s = float(step.step_s) / CPU_SPREAD, float(step.step_s) * CPU_SPREAD
+    return _told(cases, step, low_s, high_s, kept_at(FOLDER.expanduser()))
+
+
+def _on_device(factory: Factory, layout: Layout, device: jax.Device, say: Say) -> Foretold | None:
     chip = chip_of_device(device.device_kind)
     if chip is None:
         say(f"twin: no prediction: {device.device_kind} is not in the catalogue")
         return None
+    return _on_chip(factory, layout, chip, large_product_s(FOLDER.expanduser(), say))
+
+
+def _on_chip(factory: Factory, layout: Layout, chip: Chip, product_s: float | None) -> Foretold:
     c = default()
-    cases = corrected(cases_on(machine_of(chip)), large_product_s(FOLDER.expanduser(), say), c)
+    cases = _cases(factory, layout, "gpu", machine_of(chip))
+    if product_s is not None:
+        cases = corrected(cases, product_s, c)
     step = own_step_time(cases, c)
     low_s, high_s = interval(cases, step)
     return _told(cases, step, float(low_s), float(high_s), None)
+
+
+def _cases(factory: Factory, layout: Layout, platform: str, machine: Machine) -> Cases:
+    train, model = factory.train, factory.model
+    number_bytes = 4 if options_for(train, model, layout, platform).compute_dtype == "float32" else 2
+    work = own_work(layout, train, number_bytes)
+    return Cases(network_of(model), own_plan(layout, train, model), work, machine, own_software(train))
 
 
 def corrected(cases: Cases, product_s: float, c: Constants) -> Cases:

@@ -28,6 +28,8 @@ LOOP_SHARE = 1.25
 """The same for element-wise loops."""
 SOFTMAX_LOOPS = {"forward": 2.0, "recompute": 2.0, "backward": 3.0}
 """Loops over the scores of attention by chunks: mask and maximum, exponential and sum; with gradients one more."""
+PROCESS_COPIES = 4.0
+"""Copies of each byte that processes exchange, where no exchange was measured: sender, kernel, receiver, sum."""
 KEPT_WIDTHS = 10.0
 """Arrays as wide as the stream that a layer keeps for its backward pass; besides heads and hidden units."""
 LOOP_BYTES = 12.0
@@ -174,9 +176,10 @@ def _price(op: Operator, devices: Array, flash: Array, sweep: Sweep, rates: Mapp
             started_s = 2.0 * op.factor * rate.start_s * op.count
             return "attention", started_s + (PRODUCT_SHARE * products_s + softmax_s) * devices
         case Message():
-            if not sweep.sum_s:
-                return f"{op.axis}_comm", 0.0 * devices
-            copied_s = op.payload_bytes * op.chips * sweep.sum_s / (sweep.sum_bytes * sweep.sum_devices)
+            if sweep.sum_s:
+                copied_s = op.payload_bytes * op.chips * sweep.sum_s / (sweep.sum_bytes * sweep.sum_devices)
+            else:
+                copied_s = op.payload_bytes * op.chips * PROCESS_COPIES / sweep.memory_bytes_per_s
             return f"{op.axis}_comm", np.where(op.chips > 1, copied_s * op.count * devices / op.chips, 0.0)
         case Traffic():
             speed = sweep.memory_bytes_per_s if op.phase == "update" else sweep.cached_bytes_per_s / LOOP_SHARE

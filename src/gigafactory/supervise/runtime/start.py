@@ -15,6 +15,7 @@ from gigafactory.supervise.local import LocalProcesses, gpu_count, share_gpus
 from gigafactory.supervise.placement import Placement
 from gigafactory.supervise.runtime.checks import devices_per_worker
 from gigafactory.supervise.sizes import layout_for
+from gigafactory.train.foresight import foretell_workers
 from gigafactory.train.run_weights import load_any
 from gigafactory.train.rundir import RunDirectory
 from gigafactory.train.session import open_corpus
@@ -34,10 +35,12 @@ def facts(factory: Factory, held: RunDirectory, say: Callable[[str], None]) -> l
     sizes = " x ".join(f"{axis} {size}" for axis, size in layout.sizes.items() if size > 1) or "one device"
     kind = f"{model.active_parameters():,} active" if model.experts else "dense"
     where = "nodes of Slurm" if section.pool == "slurm" else "processes of this machine"
+    foretold = foretell_workers(factory, layout, say)
     return [
         f"model: {model.parameters():,} parameters ({kind})",
         f"data: {corpus.train.tokens:,} training tokens, {corpus.validation.tokens:,} held out",
         f"workers: {section.workers} and {section.spares} spares, {where}; {sizes}",
+        *([foretold.text] if foretold else []),
     ]
 
 
