@@ -23,6 +23,11 @@ BLOOM = """
 [[cluster.chips]]
 name = "a100-sxm"
 count = 384
+[cluster.node]
+nics = 4
+[cluster.fabric]
+name = "infiniband-hdr"
+facts = { link_bits_per_s = 100e9 }
 [site]
 pue = 1.2
 [model]
