@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from gigafactory.twin.runs import Runs
 
 WORDS = {"step": "step time", "memory": "peak memory"}
-KNOWN_SIGMA = 0.05  # of a constant fitted to curves of collectives: repeats on one machine differ by this much
 
 
 def calibrate(
@@ -96,9 +95,9 @@ def _curves(path: Path, constants: dict[str, Constant], notes: list[str]) -> dic
         f"collectives: {found.points} points, median error {100 * found.median_error:.1f} %, greatest"
         f" {100 * found.max_error:.1f} %"
     )
-    sigma = max(found.median_error, KNOWN_SIGMA)
     return {
-        name: dataclasses.replace(constants[name], value=value, sigma=sigma) for name, value in found.constants.items()
+        name: dataclasses.replace(constants[name], value=value, sigma=found.median_error)
+        for name, value in found.constants.items()
     }
 
 

@@ -22,6 +22,7 @@ from gigafactory.twin.runs import Runs
 from gigafactory.twin.step import step_time
 
 POOLED = ("five parts", "one model")  # runs to come are of new layouts and of new models: both make the intervals
+ALONE = 0.05  # how far what is measured alone may be from the same work inside a step (clocks, neighbours)
 SINGLY = 20  # up to this many layouts are left out one at a time, more in five parts
 
 
@@ -74,7 +75,7 @@ def of_own_machine(runs: Runs, constants: Mapping[str, Constant], known: Mapping
     sigma. Priors are the values of both, as wide as fits and machines leave them.
     """
     believed = calibrate.of_one_machine(constants) | {
-        name: dataclasses.replace(one, prior=one.value, spread=max(one.sigma or 0.0, calibrate.NUDGE))
+        name: dataclasses.replace(one, prior=one.value, spread=math.hypot(one.sigma or 0.0, ALONE))
         for name, one in known.items()
     }
     labels = calibrate.same_layout(runs.cases)
@@ -86,7 +87,7 @@ def of_own_machine(runs: Runs, constants: Mapping[str, Constant], known: Mapping
 def of_published(runs: Runs, constants: Mapping[str, Constant], known: Mapping[str, Constant]) -> Calibration:
     """Fits the constants that are shipped, from the catalogue's own priors, to runs of many sources."""
     believed = dict(constants) | {
-        name: dataclasses.replace(one, prior=one.value, spread=min(one.spread, max(one.sigma or 0.0, calibrate.NUDGE)))
+        name: dataclasses.replace(one, prior=one.value, spread=min(one.spread, math.hypot(one.sigma or 0.0, ALONE)))
         for name, one in known.items()
     }
     ways = {
