@@ -150,9 +150,9 @@ class Space:
             *(["experts"] if network.experts else []),
         ]
         if self.ours:
-            selective = ["attention", "norm", "activation", *(["mlp"] if network.experts else [])]
-            sets = {"none": [], "selective": selective}
-            return _ways(sets) | {"full": FULL["full"]}
+            # as own.own_plan has train.remat
+            selective = ["attention", "norm", "activation", *(["mlp", "experts"] if network.experts else [])]
+            return _ways({"none": [], "selective": selective}) | {"full": FULL["full"]}
         sets = {
             "none": [],
             "attention": ["attention"],
