@@ -36,7 +36,9 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jaxlib import _jax
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # what JAX sets before it loads jaxlib: else this import tells more
+
+from jaxlib import _jax  # noqa: E402
 
 NEVER_S = 10_000_000  # as an integer of seconds
 SHUTDOWN_S = 1  # nobody waits for the others when leaving
