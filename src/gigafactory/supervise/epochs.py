@@ -38,7 +38,7 @@ from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")  # what JAX sets before it loads jaxlib: else this import tells more
 
-from jaxlib import _jax  # noqa: E402
+from jaxlib import _jax
 
 NEVER_S = 10_000_000  # as an integer of seconds
 SHUTDOWN_S = 1  # nobody waits for the others when leaving
