@@ -66,13 +66,13 @@ def step_time(cases: Cases, c: Constants) -> StepTime:
         from gigafactory.twin.own_time import own_step_time
 
         return own_step_time(cases, c)
-    costs = micro_batch_costs(cases, operators(cases), c)
-    return schedule(cases, costs, stage_parameters(cases), c)
-
-
-def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict[Where, Cost]:
-    """Place -> cost of one micro-batch in one layer (or end) there."""
     at = speeds(cases, c)
+    costs = micro_batch_costs(cases, operators(cases), at, c)
+    return schedule(cases, costs, stage_parameters(cases), at, c)
+
+
+def micro_batch_costs(cases: Cases, found: list[Operator], at: Speeds, c: Constants) -> dict[Where, Cost]:
+    """Place -> cost of one micro-batch in one layer (or end) there."""
     costs: dict[Where, Cost] = {}
     for op in found:
         cost = costs.setdefault(op.where, Cost())
@@ -95,7 +95,7 @@ def micro_batch_costs(cases: Cases, found: list[Operator], c: Constants) -> dict
                 behind = seconds * (op.hidden * _hidden_share(op, c))
                 way.add(f"{op.axis}_comm", seconds - behind)
                 way.hidden[op.axis] = way.hidden.get(op.axis, 0.0) + behind
-                way.kernels = way.kernels + op.count
+                way.kernels = way.kernels + op.count * np.minimum(op.chips - 1.0, 1.0)
     _progress(cases, costs, c)
     _uncover(costs)
     # Without kernels for all experts the host learns each expert's rows before it launches: nothing to capture.
@@ -146,7 +146,7 @@ def _launches(cases: Cases, way: Way, captured: Array, c: Constants) -> None:
     way.add("host", np.sqrt(np.sqrt(launch**4 + busy**4)) - busy)
 
 
-def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constants) -> StepTime:
+def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, at: Speeds, c: Constants) -> StepTime:
     """One step of all micro-batches through all stages, with what is sent once per step."""
     plan, network = cases.plan, cases.network
     layers = (stages.first.layers, stages.inner.layers, stages.last.layers)
@@ -199,7 +199,6 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
     parts["imbalance"] = many * (slow_s - mean_s)
     parts["bubble"] = (pipe - 1.0) / chunks * mean_s
     parts["pipe_comm"], behind = _pipe_comm(cases, many, mean_s, c)
-    at = speeds(cases, c)
     # The cards send one thing at a time: what hides the pipeline's messages cannot hide the replicas' as well.
     parts["data_comm"] = _data_comm(cases, stages, many, slow_forward, slow_backward, behind / 2.0, c)
     waiting = (parts["pipe_comm"] + parts["data_comm"]) / many
@@ -208,7 +207,7 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
     parts["optimizer"] = _update(cases, stages, at, many, c) + optimizer_moved_s
     parts["host"] = parts["host"] + c.step_host_s + many * c.micro_batch_host_s * chunks * (1.0 - cases.software.graphs)
     busy = sum(parts.values(), 0.0)
-    parts["scale"] = busy * c.scale_loss * np.log2(np.maximum(plan.chips / 8.0, 1.0))
+    parts["scale"] = busy * (c.scale_loss * np.log2(np.maximum(plan.chips / 8.0, 1.0)))
     hardware = (
         many
         * plan.data
@@ -221,7 +220,7 @@ def schedule(cases: Cases, costs: dict[Where, Cost], stages: Stages, c: Constant
             + last.flops
         )
     )
-    return StepTime(sum(parts.values(), 0.0), parts, model_flops(cases), hardware)
+    return StepTime(busy + parts["scale"], parts, model_flops(cases), hardware)
 
 
 def model_flops(cases: Cases) -> Array:
@@ -302,11 +301,12 @@ def _data_comm(
             cases.machine, c,
         )  # fmt: skip
         if np.any(stages.expert > 0):
-            made = made + message_seconds(
+            apart = message_seconds(
                 Message("experts' replicas", "update", "step", kind, "data", stages.expert * number, expert_shards,  # type: ignore[arg-type]
                         expert_stride),
                 cases.machine, c,
             )  # fmt: skip
+            made = made + np.where(stages.expert > 0, apart, 0.0)
         return made
 
     overlapped = np.where(plan.data_overlap > 0, 1.0, 0.0)
