@@ -119,8 +119,8 @@ def sparkline(values: Sequence[float], width: int) -> str:
     finite = [mean for mean in means if math.isfinite(mean)]
     if not finite:
         return ""
-    low, span = min(finite), max(finite) - min(finite)
+    low, span = min(finite) / 2, max(finite) / 2 - min(finite) / 2  # halves, since a difference may overflow
     top = len(_BARS) - 1
     return "".join(
-        " " if math.isnan(mean) else _BARS[round((mean - low) / span * top) if span > 0 else 0] for mean in means
+        _BARS[round((mean / 2 - low) / span * top) if span > 0 else 0] if math.isfinite(mean) else " " for mean in means
     )
