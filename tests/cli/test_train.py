@@ -97,7 +97,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(folder: Folder) -> None:
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (130, "")
     assert "stopping: saving a checkpoint" in out
-    (record,) = [r for r in read_records(run / "metrics.jsonl") if r["kind"] == "event"]
+    *_, record = (r for r in read_records(run / "metrics.jsonl") if r["kind"] == "event")
     assert f"{record['text']}\n" in out
     newest = newest_verified(run / "checkpoints", pytest.fail)
     assert newest is not None
@@ -115,6 +115,7 @@ def test_what_a_run_says_from_first_to_last(folder: Folder) -> None:
     lines = done.stdout.splitlines()
     for start in ("ready after ", "model: ", "data: ", "machine: ", "first step done; compiled in ", "step 1/6  loss "):
         assert sum(line.startswith(start) for line in lines) == 1, start
+    assert sum(line.startswith("twin: ") and " a step (" in line for line in lines) == 1
     assert "step 6: sample" in lines
     assert "finished at step 6" in lines
     assert lines[-3] == "report: runs/told/report.html"
