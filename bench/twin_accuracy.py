@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from common import RESULTS, machine_facts
 
-from gigafactory.twin.calibrate import fit, folds, leave_out, same_layout
+from gigafactory.twin.calibrate import balance, fit, folds, leave_out, same_layout
 from gigafactory.twin.case import Array, Cases
 from gigafactory.twin.constants import Constants, default, shipped
 from gigafactory.twin.intervals import interval
@@ -47,13 +47,14 @@ def left_out(runs: Runs) -> dict[str, dict[str, Any]]:
         "one model": np.array(runs.model),
         "a fifth of the layouts": folds(same_layout(runs.cases)),
     }
-    full = fit(runs.cases, runs.step_s, step_seconds, shipped())
+    weights = balance(runs.cases)
+    full = fit(runs.cases, runs.step_s, step_seconds, shipped(), weights=weights)
     step = step_time(runs.cases, full.constants)
     low, high = (np.broadcast_to(edge, len(runs)) / step.step_s for edge in interval(runs.cases, step))
     found = {}
     for name, labels in groups.items():
         start = time.perf_counter()
-        seconds = leave_out(runs.cases, runs.step_s, step_seconds, shipped(), labels, full=full)
+        seconds = leave_out(runs.cases, runs.step_s, step_seconds, shipped(), labels, full=full, weights=weights)
         errors = step_errors(runs, seconds)
         inside = (seconds * low <= runs.step_s) & (runs.step_s <= seconds * high)
         table = {"all": vars(errors_of(errors, inside))}
