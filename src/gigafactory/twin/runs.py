@@ -16,6 +16,7 @@ import numpy as np
 from gigafactory.errors import UserError
 from gigafactory.files import disk_errors
 from gigafactory.twin.case import Cases, stack, take
+from gigafactory.twin.legal import violations
 from gigafactory.twin.networks import UnrepresentableError, known_name
 from gigafactory.twin.published import published_case
 
@@ -25,6 +26,9 @@ OTHER_NUMBERS = ("kv_heads", "vocab", "experts", "topk", "vpp", "dp", "ep", "cp"
 TEXTS = ("model", "gpu", "precision")
 COLUMNS = (*TEXTS, *POSITIVE)
 """Columns that a table must have; all others may be absent."""
+
+IMPOSSIBLE = ("tensor", "pipe", "expert", "expert_tensor", "topk")
+"""Rules of legal.py that no trainer gets round; how a batch or a stage may be cut differs between trainers."""
 
 UNKNOWN = {"", "-", "?", "n/a", "na", "none", "nan", "unknown", "null"}
 GIB = float(2**30)
@@ -70,23 +74,26 @@ class Runs:
 def read_runs(path: Path) -> Runs:
     """Measured runs of a CSV. Unknown columns are ignored, rows that cannot be represented are listed as problems.
 
-    Raises UserError for what is no such table: unreadable, not UTF-8, no header, a column missing, no rows, text or a
-    negative number where a number belongs, no row that can be represented.
+    Raises UserError for what is no such table: unreadable, not UTF-8, no header, a column missing, no rows, no row that
+    can be represented.
     """
     kept: list[tuple[int, str, dict[str, str], dict[str, float], Cases, tuple[str, ...]]] = []
     problems: list[Problem] = []
     for line, row in _table(path):
         name = row.get("id", "") or f"line {line}"
-        numbers = _numbers(path, line, name, row)
         try:
+            numbers = _numbers(row)
             case, assumed = published_case(row, numbers)
-        except (UnrepresentableError, UserError) as error:
-            field, reason = (
-                (error.field, error.reason) if isinstance(error, UnrepresentableError) else ("gpu", str(error))
-            )
-            problems.append(Problem(line, name, field, reason))
-            continue
-        kept.append((line, name, row, numbers, case, assumed))
+        except UnrepresentableError as error:
+            problems.append(Problem(line, name, error.field, error.reason))
+        except UserError as error:
+            problems.append(Problem(line, name, "gpu", str(error).removeprefix("gpu: ")))
+        else:
+            kept.append((line, name, row, numbers, case, assumed))
+    impossible = _impossible([case for _, _, _, _, case, _ in kept])
+    problems += [Problem(kept[i][0], kept[i][1], *why) for i, why in impossible.items()]
+    problems.sort(key=lambda problem: problem.row)
+    kept = [run for i, run in enumerate(kept) if i not in impossible]
     if not kept:
         raise UserError(f"{path}: no row can be predicted; the first: {problems[0]}")
     return Runs(
@@ -101,6 +108,23 @@ def read_runs(path: Path) -> Runs:
         assumed=[assumed for _, _, _, _, _, assumed in kept],
         problems=problems,
     )
+
+
+def _impossible(cases: list[Cases]) -> dict[int, tuple[str, str]]:
+    """Position of each case that no trainer can run -> (field, reason)."""
+    if not cases:
+        return {}
+    # Embedding and loss may have stages of their own (balanced), whatever the table says.
+    together = stack(cases).replace(balanced=np.ones(len(cases)))
+    broken = np.zeros(len(cases), dtype=bool)
+    for rule in violations(together):
+        if rule.field in IMPOSSIBLE:
+            broken = broken | rule.mask
+    found = {}
+    for i in np.flatnonzero(broken):
+        first = next(rule for rule in violations(take(together, i)) if rule.field in IMPOSSIBLE)
+        found[int(i)] = (first.field, first.text)
+    return found
 
 
 def take_runs(runs: Runs, mask: np.ndarray) -> Runs:
@@ -129,15 +153,15 @@ def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise UserError(f"{path}: row {line}: is not UTF-8 text") from None
     reader = csv.reader(io.StringIO(text, newline=""))
     try:
-        header = [name.strip() for name in next(reader, [])]
+        header = [name.strip().lower() for name in next(reader, [])]
         _check_header(path, header)
         rows = []
         for cells in reader:
             if not any(cell.strip() for cell in cells):
                 continue
-            if len(cells) > len(header):
+            if any(cell.strip() for cell in cells[len(header) :]):
                 raise UserError(f"{path}: row {reader.line_num}: has {len(cells)} cells, the header {len(header)}")
-            texts = [cell.strip() for cell in cells] + [""] * (len(header) - len(cells))
+            texts = [cell.strip() for cell in cells[: len(header)]] + [""] * (len(header) - len(cells))
             rows.append((reader.line_num, dict(zip(header, texts, strict=True))))
     except csv.Error as error:
         raise UserError(f"{path}: row {reader.line_num}: {error}") from None
@@ -148,6 +172,9 @@ def _table(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 def _check_header(path: Path, header: list[str]) -> None:
     missing = [name for name in COLUMNS if name not in header]
+    other = next((mark for mark in (";", "\t", "|") if len(header) == 1 and header[0].count(mark) > 3), None)
+    if other is not None:
+        raise UserError(f"{path}: row 1: columns must be separated by commas, got {other!r}")
     if len(missing) == len(COLUMNS):
         raise UserError(f"{path}: row 1: must name the columns ({', '.join(COLUMNS[:4])}, ...), none of them is there")
     if missing:
@@ -157,7 +184,7 @@ def _check_header(path: Path, header: list[str]) -> None:
         raise UserError(f"{path}: row 1: column {twice} is there twice")
 
 
-def _numbers(path: Path, line: int, name: str, row: Mapping[str, str]) -> dict[str, float]:
+def _numbers(row: Mapping[str, str]) -> dict[str, float]:
     """The numbers of a row that are given."""
     numbers = {}
     for field in (*POSITIVE, *OTHER_NUMBERS):
@@ -170,10 +197,11 @@ def _numbers(path: Path, line: int, name: str, row: Mapping[str, str]) -> dict[s
         except ValueError:
             value = math.nan
         if not math.isfinite(value) or value < 0 or (value == 0 and field in POSITIVE):
-            raise UserError(f"{path}: row {line} ({name}): {field}: must be a number, {least}, got {text!r}")
+            raise UnrepresentableError(field, f"must be a number, {least}, got {text!r}")
         if value != round(value) and field not in ("step_s", "peak_memory_gib"):
-            raise UserError(f"{path}: row {line} ({name}): {field}: must be a whole number, got {text!r}")
+            raise UnrepresentableError(field, f"must be a whole number, got {text!r}")
         numbers[field] = value
-    if numbers.get("peak_memory_gib") == 0:
-        del numbers["peak_memory_gib"]
+    for field in ("peak_memory_gib", "kv_heads"):  # 0 says as much as an empty cell
+        if numbers.get(field) == 0:
+            del numbers[field]
     return numbers
