@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 from difflib import get_close_matches
+from functools import lru_cache
 
 from gigafactory.errors import UserError
 from gigafactory.factory import catalog
@@ -119,6 +120,7 @@ def machine_by_name(
     return machine_of(chip_by_name(name), low_format=low_format, nic_bits_per_s=nic_bits_per_s, power_cap_w=cap)
 
 
+@lru_cache(maxsize=1024)  # tables of runs ask for a few names many times
 def chip_by_name(name: str) -> Chip:
     """The catalogue's chip for a name as tables of runs, drivers or people write it; else a UserError.
 

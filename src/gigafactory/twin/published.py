@@ -113,7 +113,7 @@ def _plan(
     assumed: list[str],
 ) -> Plan:
     chips, tensor, pipe = numbers["n_gpus"], numbers["tp"], numbers["pp"]
-    context = max(numbers.get("cp", 1.0), 1.0)
+    interleave, context = (max(numbers.get(name, 1.0), 1.0) for name in ("vpp", "cp"))
     data = chips / (tensor * pipe * context)
     if data != round(data) or data < 1:
         raise UnrepresentableError("n_gpus", f"{chips:g} is no multiple of tp x pp x cp = {tensor * pipe * context:g}")
@@ -133,7 +133,7 @@ def _plan(
     return Plan(
         tensor=tensor,
         pipe=pipe,
-        interleave=max(numbers.get("vpp", 1.0), 1.0),
+        interleave=interleave,
         data=data,
         context=context,
         expert=expert,
@@ -154,7 +154,7 @@ def _plan(
         ),
         expert_overlap=trainer.expert_overlap if network.experts else 0.0,
         offload_activations=told.number(r"offload(?:ing)? (?:of )?(\d+) layers?", 0.0) / network.layers,
-        **_recompute(row.get("recompute", ""), network, trainer, told, assumed),
+        **_recompute(row.get("recompute", ""), network, pipe * interleave, trainer, told, assumed),
     )
 
 
@@ -177,11 +177,11 @@ def _tensor_overlap(network: Network, trainer: Stack, told: Words) -> float:
 def _shard(text: str, replicas: float, trainer: Stack, assumed: list[str]) -> tuple[float, float]:
     """(stage, chips over which) of a sharding column."""
     words = text.lower()
-    stage = re.search(r"zero-?\s*([0-3])", words)
-    if "fsdp" in words or "full_shard" in words or "hsdp" in words:
-        shard = trainer.fsdp_shard
-    elif stage:
+    stage = re.search(r"(?:zero|stage)[-_ ]*(?:stage[-_ ]*)?([0-3])", words)
+    if stage:
         shard = float(stage.group(1))
+    elif "fsdp" in words or "full_shard" in words or "hsdp" in words:
+        shard = trainer.fsdp_shard
     elif "dist" in words and "opt" in words:
         shard = 1.0
     elif "ddp" in words or "none" in words or words in ("no", "0"):
@@ -193,11 +193,14 @@ def _shard(text: str, replicas: float, trainer: Stack, assumed: list[str]) -> tu
     return shard, min(float(group.group(1)), replicas) if group else replicas
 
 
-def _recompute(text: str, network: Network, trainer: Stack, told: Words, assumed: list[str]) -> dict[str, float]:
-    """recompute_* fields of Plan from the column and the modules that the notes name."""
+def _recompute(
+    text: str, network: Network, chunks: float, trainer: Stack, told: Words, assumed: list[str]
+) -> dict[str, float]:
+    """recompute_* fields of Plan from the column and the modules that the notes name. chunks: of the whole network."""
     words = text.lower()
     if re.search(r"\bfull\b|\byes\b|true|uniform|block", words):
-        layers = told.number(r"recompute (\d+) layers", network.layers)
+        said = re.search(r"block\D{0,3}(\d+)", words)  # Megatron's method "block" counts the layers of a chunk
+        layers = chunks * float(said[1]) if said else told.number(r"recompute (\d+) layers", network.layers)
         return {"recompute_full": min(layers / network.layers, 1.0)}
     if "selec" in words or re.search(r"attn|mlp|norm|act|up_proj|moe", words):
         modules = re.findall(r"[a-z_]+", words.replace("selective", "")) + told.modules()

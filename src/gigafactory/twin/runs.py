@@ -27,8 +27,9 @@ TEXTS = ("model", "gpu", "precision")
 COLUMNS = (*TEXTS, *POSITIVE)
 """Columns that a table must have; all others may be absent."""
 
-IMPOSSIBLE = ("tensor", "pipe", "expert", "expert_tensor", "topk")
-"""Rules of legal.py that no trainer gets round; how a batch or a stage may be cut differs between trainers."""
+IMPOSSIBLE = {"tensor": "tp", "pipe": "pp", "expert": "ep", "expert_tensor": "tp", "topk": "topk"}
+"""Rules of legal.py that no trainer gets round, with their columns; how a batch or a stage may be cut differs between
+trainers."""
 
 UNKNOWN = {"", "-", "?", "n/a", "na", "none", "nan", "unknown", "null"}
 GIB = float(2**30)
@@ -123,7 +124,7 @@ def _impossible(cases: list[Cases]) -> dict[int, tuple[str, str]]:
     found = {}
     for i in np.flatnonzero(broken):
         first = next(rule for rule in violations(take(together, i)) if rule.field in IMPOSSIBLE)
-        found[int(i)] = (first.field, first.text)
+        found[int(i)] = (IMPOSSIBLE[first.field], first.text)
     return found
 
 
