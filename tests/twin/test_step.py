@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from made_cases import H100, NETWORKS, made
+from made_cases import NETWORKS, made
 from random_cases import random_cases, random_constants
 
 from gigafactory.twin import constants
-from gigafactory.twin.case import Array, Cases, Machine, Network, take
+from gigafactory.twin.case import Array, Cases, take
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.operator import Message
 from gigafactory.twin.operators import operators
@@ -271,9 +271,10 @@ def test_published_facts_of_the_model_side() -> None:
     assert step.model_flops == pytest.approx(4.27e15, rel=0.005)
 
 
-def test_nothing_is_faster_than_the_links_between_domains() -> None:
-    """Llama-3 70B, gradients of 64 replicas once per step: 2 x 2 bytes of each parameter over a card, at least."""
-    slow: Machine = dataclasses.replace(H100, nic_bytes_per_s=1e9, domain_chips=1.0)
-    network: Network = NETWORKS["llama-70b"]
-    case = dataclasses.replace(made(network, data=64.0, shard=1.0, shard_group=64.0, grad_bytes=2.0), machine=slow)
-    assert priced(case).step_s >= 4 * 70.5e9 * 63 / 64 / 1e9
+def test_gradients_and_stages_take_what_their_bytes_take_over_slow_cards() -> None:
+    """Llama-3 70B, 64 replicas: 2 x 2 bytes of each parameter. GPT-3 in 8 stages of 4 chunks: 2 x 2 bytes a number."""
+    slow = {"nic_bytes_per_s": 1e9, "domain_chips": 1.0}
+    replicas = priced(made("llama-70b", data=64.0, shard=1.0, shard_group=64.0, grad_bytes=2.0, **slow))
+    assert replicas.step_s >= 4 * 70.5e9 * 63 / 64 / 1e9
+    stages = priced(made("gpt3-175b", pipe=8.0, interleave=4.0, **slow))
+    assert stages.step_s >= 4 * 64 * 4 * 4096 * 12288 / 1e9

@@ -240,7 +240,7 @@ class Cases:
 def take(part: T, index: Any) -> T:
     """The cases at an index (a mask, positions) of every array field of a Cases or of a part; numbers stay."""
     if isinstance(part, Cases):
-        return type(part)(**{name: take(value, index) for name, value in vars(part).items()})  # type: ignore[return-value]
+        return type(part)(**{name: take(value, index) for name, value in vars(part).items()})
     picked = {name: value[index] if np.ndim(value) else value for name, value in vars(part).items()}
     return type(part)(**picked)
 

@@ -247,17 +247,20 @@ def _context_messages(
     every = many * (heads * (qk_dim + value_dim) + kv_heads * (qk_dim + value_dim)) * number
     turns = plan.context - 1.0
     made: list[Operator] = []
-    for phase, growth, times in (("forward", 1.0, 1.0), ("backward", 2.0, 1.0), ("recompute", 1.0, again)):
+    phases: tuple[tuple[Phase, float, Array], ...] = (
+        ("forward", 1.0, 1.0), ("backward", 2.0, 1.0), ("recompute", 1.0, again),
+    )  # fmt: skip
+    for phase, growth, times in phases:
         if not np.any(np.asarray(times) > 0):
             continue
         made.append(
             Message(f"ring {phase}", phase, "layer", "permute", "context", pair * growth, plan.context, plan.tensor,
-                    turns * times * ring, 1.0)  # type: ignore[arg-type]
+                    turns * times * ring, 1.0)
         )  # fmt: skip
         if np.any(ring == 0):
             made.append(
                 Message(f"heads for positions {phase}", phase, "layer", "all-to-all", "context", every, plan.context,
-                        plan.tensor, (1.0 - ring) * times, 0.0)  # type: ignore[arg-type]
+                        plan.tensor, (1.0 - ring) * times, 0.0)
             )  # fmt: skip
     return made
 
@@ -317,11 +320,11 @@ def _mixture(cases: Cases) -> list[Operator]:
     norm_again = np.maximum(np.maximum(plan.recompute_full, plan.recompute_ops), plan.recompute_norm)
     some = np.maximum(network.experts, 1.0)
     local = np.maximum(some / plan.expert, 1.0)
-    # Dropless: as many rows as tokens choose; with places: a fixed number, used or not.
+    # Dropless: what tokens choose, on the busiest chip; with places: a fixed number, used or not.
     spread = np.where(work.capacity > 0, work.capacity, work.imbalance)
-    sent = apart * network.topk * np.where(work.capacity > 0, np.minimum(work.capacity, 1.0), 1.0)
+    sent = apart * np.maximum(network.topk, 1.0) * spread
     # Chips that share an expert bring different tokens, but for those that hold the whole residual stream anyway.
-    rows = apart * np.maximum(network.topk, 1.0) * _bringing(plan) * spread / local
+    rows = sent * _bringing(plan) / local
     hidden = network.hidden
     made = elementwise(cases, "mixture norm", "mixture", 2 * apart * hidden, 2 * apart * hidden, unfused=2.0,
                        kernels=2.0, again=norm_again)  # fmt: skip

@@ -47,7 +47,7 @@ def speeds(cases: Cases, c: Constants) -> Speeds:
     machine, work = cases.machine, cases.work
     age = machine.generation
     silicon = np.where(machine.reference_flops > 0, machine.reference_flops, machine.flops)
-    drawn = np.where(machine.reference_flops > 0, machine.reference_power, machine.power_share)
+    drawn: Array = np.where(machine.reference_flops > 0, machine.reference_power, machine.power_share)
     sustained = silicon * drawn**c.power_exponent
     half = sustained * by_generation(age, c.matmul_ampere, c.matmul_hopper, c.matmul_blackwell)
     half = np.minimum(half, CEILING * machine.flops)
