@@ -66,6 +66,8 @@ def told(**changes: Any) -> dict[str, Any]:
         + [{"name": "send", "phase": "forward", "kind": "data", "flops": 0.0, "bytes": 1e9, "seconds": 0.02}],
         "constants": [{"name": "c", "value": 0.8, "source": "<s>", "meaning": "m"}],
         "calibration": None,
+        "caution": None,
+        "caution": None,
         "assumptions": [("power", "1 W", "a <source>")],
     } | changes
 
