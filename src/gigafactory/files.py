@@ -63,6 +63,8 @@ def replace_file(path: Path, data: Data) -> None:
 
 def write_atomic(path: Path, data: Data) -> None:
     """`replace_file` for a file the user knows by name: raises UserError when the disk does not take it."""
+    if not path.name:
+        raise UserError(f"{path}: cannot write: is a directory")
     with disk_errors(path, "write"):
         replace_file(path, data)
 

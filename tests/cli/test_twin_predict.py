@@ -77,7 +77,7 @@ def test_json_keys_are_stable(capsys: pytest.CaptureFixture[str]) -> None:
         "name", "run", "model_parameters", "trainer", "release", "format", "chips", "kinds", "plan", "definitions",
         "parts_s", "busy_share", "tokens_per_step", "model_flops", "hardware_flops", "memory_classes_bytes",
         "hbm_bytes", "memory_limit_bytes", "memory_left_bytes", "fits", "ways_to_fit", "tokens", "goodput", "mixed",
-        "operators", "constants", "calibration", "assumptions",
+        "operators", "constants", "calibration", "caution", "assumptions",
     }  # fmt: skip
     assert found["definitions"]["mfu"]
     assert sum(found["parts_s"].values()) == pytest.approx(found["step_s"]["value"])
@@ -105,6 +105,14 @@ def test_what_does_not_fit_says_what_would(capsys: pytest.CaptureFixture[str]) -
     found = plain(capsys, GROK, *changes)
     assert not found["fits"]
     assert all(way["memory_bytes"] <= found["memory_limit_bytes"] for way in found["ways_to_fit"])
+
+
+def test_chips_that_no_run_was_measured_on_come_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    chips = ("--set", "cluster.chips[0].name=mi300x")
+    assert plain(capsys, GROK)["caution"] is None
+    assert "mi300x" in plain(capsys, GROK, *chips)["caution"]
+    assert run(GROK, *chips) == 0
+    assert "caution no measured run of mi300x is behind the constants" in capsys.readouterr().out
 
 
 def test_mixed_chips_say_who_waits(capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,6 +144,9 @@ def test_a_calibration_is_found_beside_the_file(tmp_path: Path, capsys: pytest.C
         (["twin.constants=none.json"], "none.json: "),
         (['twin.recompute=["norm", "norm"]'], "twin.recompute: each at most once"),
         (["twin.tokens=-3"], "twin.tokens: must be greater than 0"),
+        (["twin.release=25.99"], "twin.release: "),
+        (["twin.network.window=128"], "twin.network.window: has no effect with trainer gigafactory; set twin.trainer"),
+        (["twin.offload.optimizer=1"], "twin.offload.optimizer: has no effect with trainer gigafactory"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -147,6 +158,12 @@ def test_a_mistake_is_one_line(
     assert told.err.count("\n") == 1
     assert line in told.err
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("page", [".", ""])
+def test_a_folder_is_no_page(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(GROK, "--html", page) == 2
+    assert capsys.readouterr().err == "gigafactory: error: .: cannot write: is a directory\n"
 
 
 def test_a_page_that_cannot_be_written_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

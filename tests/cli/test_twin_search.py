@@ -145,6 +145,14 @@ def test_idle_chips_are_told(file: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert "GPUs are idle: 2 sequences a step cannot be dealt to more" in " ".join(capsys.readouterr().out.split())
 
 
+def test_the_page_may_go_into_a_new_folder(file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "new" / "a.html"
+    chips = "cluster.chips=[{name='mi300x',count=64}]"
+    assert run(str(file), "--set", chips, "--html", str(page)) == 0
+    assert page.exists()
+    assert "Caution: no measured run of mi300x" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
@@ -152,7 +160,7 @@ def test_idle_chips_are_told(file: Path, tmp_path: Path, capsys: pytest.CaptureF
         (("--set", "cluster.chips=[]"), "cluster.chips: is empty"),
         (("--set", "cluster.chips=[{name='h100',count=8}]"), "h100"),
         (("--chips", "0"), "--chips"),
-        (("--set", "twin.constants='none.json'"), "not a calibration file"),
+        (("--set", "twin.constants='none.json'"), "none.json: cannot read: no such file"),
         (
             ("--set", "cluster.chips=[{name='h100-sxm',count=8},{name='h200-sxm',count=8}]", "--chips", "32"),
             "--chips: the cluster has 16 of several kinds, got 32",

@@ -67,7 +67,6 @@ def told(**changes: Any) -> dict[str, Any]:
         "constants": [{"name": "c", "value": 0.8, "source": "<s>", "meaning": "m"}],
         "calibration": None,
         "caution": None,
-        "caution": None,
         "assumptions": [("power", "1 W", "a <source>")],
     } | changes
 

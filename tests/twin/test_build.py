@@ -123,7 +123,7 @@ def test_formats_bring_their_peak() -> None:
         ("twin.interleave=50", "layout.stage: 4 x interleave 50 = 200 stages are more than the 80 layers"),
         ("layout.expert=2", "layout"),
         ("twin.micro_rows=3", "t"),
-        ("train.batch_rows=250", "train.batch_rows: "),
+        ("train.batch_rows=250", "train.batch_rows: must be a multiple of accumulate "),
         ("train.sequence=8191", "layout.context: 1 x model 8 must divide sequence=8191"),
     ],
 )

@@ -111,6 +111,8 @@ def _print(found: Told) -> None:
     console.print()
     for line in headlines(found):
         console.print(line, soft_wrap=True)
+    if found["caution"]:
+        console.print(f"  [yellow]caution[/yellow] {escape(found['caution'])}", soft_wrap=True)
     console.print()
     console.print(_parts(found))
     console.print()

@@ -48,7 +48,7 @@ def search(
     """
     from gigafactory.errors import UserError
     from gigafactory.factory.load import load_factory
-    from gigafactory.files import write_atomic
+    from gigafactory.files import disk_errors, write_atomic
     from gigafactory.report.search_page import search_page
     from gigafactory.twin.file_space import space_of
     from gigafactory.twin.search import search as searched
@@ -66,6 +66,8 @@ def search(
     kinds = [group.name for group in factory.cluster.chips]
     told = search_told(factory.name, space, found, c, kinds=kinds, seconds=seconds)
     page = html if html is not None else Path("runs") / f"{factory.train.name}-twin" / "search.html"
+    with disk_errors(page.parent, "create"):
+        page.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(page, search_page(page_data(told)))
     if as_json:
         print(json.dumps(told))

@@ -44,7 +44,7 @@ class TwinSection(Section):
     )
     release: str | None = Field(
         None,
-        pattern=r"^\d{2}\.\d{2}$",
+        pattern=r"^\d{2}\.(0[1-9]|1[0-2])$",
         description="year and month of that software, as in 25.09; none is the stack's usual one",
     )
     format: Literal["auto", "bf16", "fp16", "fp32", "fp8", "mxfp8", "nvfp4"] = Field(

@@ -50,7 +50,7 @@ def twin_page(told: Told) -> str:
     return page.page(
         f"Twin of {told['name']}",
         badge="predicted",
-        lead=lead(told),
+        lead=lead(told) + (f" Caution: {told['caution']}." if told["caution"] else ""),
         body=[
             page.tiles(tiles(told)),
             page.section("Where a step goes", _step_figure(told) + _mixed_table(told), _STEP_NOTE),

@@ -9,7 +9,7 @@ from typing import get_args
 from gigafactory.errors import UserError
 from gigafactory.factory.cluster import ChipGroup
 from gigafactory.factory.file import Factory
-from gigafactory.factory.twin import NetworkSection, Recompute, TwinSection
+from gigafactory.factory.twin import NetworkSection, OffloadSection, Recompute, TwinSection
 from gigafactory.twin.case import Cases, Machine, Network, Plan, Software, Work
 from gigafactory.twin.legal import violations
 from gigafactory.twin.machines import cluster_machines, slowest
@@ -65,6 +65,7 @@ def cases_of(factory: Factory, machine: Machine | None = None) -> Cases:
         raise UserError("cluster.chips: is empty, and this machine has not been measured: name the chips")
     chosen = number_format(factory, on_cpu=bool(machine.generation == 0))
     if twin.trainer == OURS:
+        _check_ours(twin)
         plan = own_plan(factory.layout, factory.train, factory.model)
         work = own_work(factory.layout, factory.train, 4 if chosen == "fp32" else 2)
         software = own_software(factory.train)
@@ -218,6 +219,15 @@ def _given(twin: TwinSection, factory: Factory, chosen: str) -> dict[str, float]
     return given
 
 
+def _check_ours(twin: TwinSection) -> None:
+    """UserError for a switch or a part of a network that our trainer does not have: it would change nothing."""
+    parts = {"twin.network": (twin.network, NetworkSection()), "twin.offload": (twin.offload, OffloadSection())}
+    for where, (given, untouched) in parts.items():
+        changed = [name for name, value in vars(given).items() if value != getattr(untouched, name)]
+        if changed:
+            raise UserError(f"{where}.{changed[0]}: has no effect with trainer gigafactory; set twin.trainer")
+
+
 def _check(cases: Cases, factory: Factory) -> None:
     """UserError with the first rule that the case breaks."""
     twin = factory.twin
@@ -227,6 +237,9 @@ def _check(cases: Cases, factory: Factory) -> None:
         words["data"] = "data x expert"
     for violation in violations(cases):
         field = violation.field
+        if field == "micro_rows" and twin.micro_rows is None:
+            pieces = f"accumulate {factory.train.accumulate} x data {cases.plan.data:g}"
+            raise UserError(f"train.batch_rows: must be a multiple of {pieces}, got {factory.train.batch_rows}")
         where = f"twin.{field}" if own.get(field) is not None else FIELDS.get(field, f"twin.{field}")
         text = re.sub(r"\w+", lambda match: words.get(match[0], match[0]), violation.text)
         raise UserError(f"{where}: {text}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gigafactory.errors import UserError
+from gigafactory.files import disk_errors
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,15 @@ def default() -> Constants:
 def load(path: Path) -> Constants:
     """The values of a calibration file (JSON of `gigafactory twin calibrate`) over the shipped ones."""
     try:
-        own = json.loads(path.read_text(encoding="utf-8"))["constants"]
+        with disk_errors(path, "read"):
+            own = json.loads(path.read_text(encoding="utf-8"))["constants"]
         values = {str(name): float(value) for name, value in own.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a calibration file: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a calibration file: `gigafactory twin calibrate` writes one") from None
     unknown = sorted(values.keys() - shipped().keys())
     if unknown:
         raise UserError(f"{path}: constants.{unknown[0]}: no constant of that name")
+    wrong = next((name for name, value in values.items() if not 0 < value < math.inf), None)
+    if wrong is not None:
+        raise UserError(f"{path}: constants.{wrong}: must be more than 0, got {values[wrong]}")
     return default().replace(**values)

@@ -62,8 +62,8 @@ def load(path: Path) -> tuple[Width, Width]:
     try:
         told = json.loads(path.read_text(encoding="utf-8")).get("interval", {})
         factors = [float(told.get(what, {}).get("factor", 1.0)) for what in ("step", "memory")]
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: not a calibration file: {error}") from None
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: not a calibration file: `gigafactory twin calibrate` writes one") from None
     for what, factor in zip(("step", "memory"), factors, strict=True):
         if not 0 < factor < math.inf:
             raise UserError(f"{path}: interval.{what}.factor: must be more than 0, got {factor}")

@@ -145,6 +145,17 @@ def chip_by_name(name: str) -> Chip:
     return (bare or list(found.values()))[0]
 
 
+def caution(names: Sequence[str]) -> str | None:
+    """What to say of a prediction for chips that no measured run of the fit had; None where there is nothing to say."""
+    unseen = [name for name in names if catalog.chip(name).vendor != "NVIDIA"]
+    if not unseen:
+        return None
+    return (
+        f"no measured run of {' or '.join(unseen)} is behind the constants: they are those of NVIDIA's chips, and the"
+        " interval is too narrow until you calibrate (twin.constants)"
+    )
+
+
 def _parsed(name: str) -> tuple[str, float | None]:
     """What is left of a name without maker, form factor, memory and power; and the memory in bytes, if said."""
     text = name.lower()

@@ -10,6 +10,7 @@ from gigafactory.twin.case import Cases
 from gigafactory.twin.constants import Constants
 from gigafactory.twin.file_space import factory_lines, recompute_words
 from gigafactory.twin.intervals import interval, memory_interval
+from gigafactory.twin.machines import caution
 from gigafactory.twin.memory import budget_bytes
 from gigafactory.twin.reasons import chips_that_fit, neighbours
 from gigafactory.twin.search import Candidate, Found
@@ -66,6 +67,9 @@ def lead(told: Told) -> str:
     )
     if len(told["kinds"]) > 1:
         words += f" Of {' and '.join(told['kinds'])} the least of each rate and size is taken."
+    careful = caution(told["kinds"])
+    if careful is not None:
+        words += f" Caution: {careful}."
     if told["best"]:
         first = told["best"][0]
         return (

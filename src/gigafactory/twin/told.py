@@ -10,6 +10,7 @@ from gigafactory.report import format as fmt
 from gigafactory.twin.breakdown import operator_costs
 from gigafactory.twin.build import number_format
 from gigafactory.twin.constants import shipped
+from gigafactory.twin.machines import caution
 from gigafactory.twin.memory import budget_bytes
 from gigafactory.twin.outcome import KWH_J, Outcome, Prediction
 from gigafactory.twin.parameters import total_parameters
@@ -86,6 +87,7 @@ def told(factory: Factory, prediction: Prediction, result: Outcome, *, calibrati
             for name, value in prediction.constants.items()
         ],
         "calibration": calibration,
+        "caution": None if calibration else caution([group.name for group in factory.cluster.chips]),
         "assumptions": assumptions(factory, result),
     }
     if not found["fits"]:
