@@ -66,7 +66,10 @@ def write_atomic(path: Path, data: Data) -> None:
     if not path.name:
         raise UserError(f"{path}: cannot write: is a directory")
     with disk_errors(path, "write"):
-        replace_file(path, data)
+        if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, not to be replaced
+            path.write_bytes(data.encode() if isinstance(data, str) else data)
+        else:
+            replace_file(path, data)
 
 
 def append_line(path: Path, line: str, *, durable: bool = False) -> None:

@@ -128,6 +128,19 @@ def test_an_interrupt_and_a_mistake_have_their_codes(
     assert capsys.readouterr().err.strip() == line
 
 
+def test_a_full_disk_behind_the_output_is_a_line() -> None:
+    full = Path("/dev/full")
+    if not full.is_char_device():
+        pytest.skip("no /dev/full here")
+    program = "from gigafactory.cli.main import main; main(['catalog', 'list'])"
+    with full.open("w") as out:
+        done = subprocess.run([sys.executable, "-c", program], stdout=out, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "gigafactory: error: standard output: cannot write: the disk is full\n",
+    )
+
+
 def test_a_command_sees_its_own_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cli, "_function", lambda target: lambda: 3)
     assert run("check") == 3

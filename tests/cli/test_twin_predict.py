@@ -160,6 +160,30 @@ def test_a_mistake_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import os
+    import threading
+
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    assert run(GROK, "--html", str(pipe)) == 0
+    reader.join(10)
+    assert pipe.is_fifo()
+    assert read[0].startswith("<!doctype html>")
+
+
+def test_narrow_terminals_keep_the_numbers(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    assert run(GROK) == 0
+    lines = capsys.readouterr().out.splitlines()
+    products = next(line for line in lines if "matrix products" in line)
+    assert " %" in products
+    assert len(products) <= 60
+
+
 @pytest.mark.parametrize("page", [".", ""])
 def test_a_folder_is_no_page(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(GROK, "--html", page) == 2

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -181,6 +183,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     Any other exception is a bug and keeps its traceback.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # bars and units on a terminal that knows ASCII alone
     try:
         result = typer.main.get_command(build_app(words)).main(words, prog_name="gigafactory", standalone_mode=False)
         sys.stdout.flush()
@@ -193,6 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _fail("standard output: cannot write: the disk is full", USAGE)
         if not hasattr(error, "format_message"):
             raise
         message = error.format_message().rstrip(".")

@@ -88,7 +88,7 @@ def _print(runs: Runs, result: Score) -> None:
 
 def _table(title: str, groups: dict[str, Errors], digits: int = 1) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, no_wrap=True, min_width=max(len(name) for name in (title, *groups)) + 2)
+    table.add_column(title, overflow="fold")
     covered = any(errors.coverage is not None for errors in groups.values())
     headings = ("rows", "error", "median", "bias", "near", *(("inside",) if covered else ()))
     for heading in headings:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gigafactory.twin.outcome import Goodput, Prediction
 
 Told = dict[str, Any]
-_BAR = 30  # characters
+_BAR, _NUMBERS = 30, 50  # characters of the longest bar, and of what stands before it
 
 
 def predict(
@@ -177,7 +177,7 @@ def _parts(found: Told) -> Table:
     rows = [(words, found["parts_s"].get(name, 0.0)) for name, words, _ in PARTS]
     for words, part in sorted(rows, key=lambda row: -row[1]):
         if part > 0:
-            bar = "█" * round(_BAR * part / max(value for _, value in rows))
+            bar = _bar(part / max(value for _, value in rows))
             table.add_row(f"  {words}", seconds(part), f"{100 * part / whole:.1f} %", f"[dim]{bar}[/dim]")
     return table
 
@@ -190,7 +190,7 @@ def _memory(found: Told) -> Table:
     for name, words, _ in MEMORY:
         size = found["memory_classes_bytes"].get(name, 0.0)
         if size > 0:
-            bar = "█" * round(_BAR * size / max(limit_bytes, whole))
+            bar = _bar(size / max(limit_bytes, whole))
             table.add_row(f"  {words}", fmt.byte_size(size), f"{100 * size / limit_bytes:.1f} %", f"[dim]{bar}[/dim]")
     left = found["memory_left_bytes"]
     words = "left" if left >= 0 else "[red]missing[/red]"
@@ -221,3 +221,8 @@ def _table(title: str, *headings: str) -> Table:
     for heading in headings:
         table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
     return table
+
+
+def _bar(share: float) -> str:
+    """As long as fits beside the numbers of a table."""
+    return "█" * round(share * max(min(_BAR, Console().width - _NUMBERS), 0))
