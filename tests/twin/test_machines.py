@@ -35,6 +35,7 @@ RUNS = Path(__file__).parents[3] / "shared" / "data" / "published_runs.csv"
         ("h100 sxm", "h100-sxm"),
         ("NVIDIA H100 80GB", "h100-sxm"),
         ("DGX H100", "h100-sxm"),
+        ("8xH100", "h100-sxm"),
         ("NVIDIA H100 PCIe", "h100-pcie"),
         ("H100-96GB-HBM2e-500W", "h100-sxm-96gb"),
         ("H200-SXM-141GB", "h200-sxm"),

@@ -300,6 +300,12 @@ def test_any_text_in_any_cell_is_read_listed_or_refused_in_one_line(
     assert len(told.splitlines()) == 1 if told else len(runs) + len(runs.problems) == 2
 
 
+def test_key_heads_that_no_column_says_are_those_of_the_model(tmp_path: Path) -> None:
+    runs = read_runs(write(tmp_path / "runs.csv", row(kv_heads=""), row(model="GPT-20B", kv_heads="")))
+    assert list(runs.cases.network.kv_heads) == [8, 64]
+    assert runs.assumed[0] == ("kv_heads 8: of llama-3",)
+
+
 def test_runs_of_a_mask(tmp_path: Path) -> None:
     runs = read_runs(write(tmp_path / "runs.csv", row(), mixture(), row(id="vtrain-2")))
     taken = take_runs(runs, np.array([False, True, True]))

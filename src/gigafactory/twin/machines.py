@@ -136,7 +136,7 @@ def chip_by_name(name: str) -> Chip:
         if family and family in {_parsed(each)[0] for each in known}:
             found[chip.name] = chip
     if not found:
-        near = get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+        near = get_close_matches(name.lower(), dict.fromkeys(names), n=3, cutoff=0.5)
         words = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(catalog.chips())}"
         raise UserError(f"gpu: no chip {name!r} in the catalogue; {words}")
     if memory_bytes:
@@ -160,7 +160,7 @@ def _parsed(name: str) -> tuple[str, float | None]:
     """What is left of a name without maker, form factor, memory and power; and the memory in bytes, if said."""
     text = name.lower()
     memory = re.search(r"(\d+)\s*gi?b\b", text)
-    text = re.sub(r"\d+\s*(gi?b|w)\b", " ", text)
+    text = re.sub(r"\d+\s*(gi?b|w)\b|^\d+\s*x\s*", " ", text)
     words = [word for word in re.findall(r"[a-z0-9]+", text) if word not in _SAYS_NOTHING]
     return "".join(words), float(memory[1]) * 1e9 if memory else None
 

@@ -120,7 +120,11 @@ def published_network(model: str, dimensions: Mapping[str, float]) -> Named:
     latent = "kv_rank" in facts
     head_dim = facts.get("head_dim") or _usual_head(hidden, heads, assumed)
     if not latent and "kv_heads" not in known:
-        assumed.append("kv_heads: as many as heads")
+        known["kv_heads"] = facts.get("kv_heads", heads)
+        assumed.append(
+            f"kv_heads {known['kv_heads']:g}: "
+            + (f"of {entry.name}" if entry and "kv_heads" in facts else "as many as heads")
+        )
     moe_ffn, dense_ffn = _widths(ffn, facts) if experts else (0.0, ffn)
     return Named(
         name=known_name(model),
@@ -128,7 +132,7 @@ def published_network(model: str, dimensions: Mapping[str, float]) -> Named:
             layers=layers,
             hidden=hidden,
             heads=heads,
-            kv_heads=heads if latent else known.get("kv_heads", heads),
+            kv_heads=heads if latent else known["kv_heads"],
             head_dim=head_dim,
             ffn=dense_ffn,
             vocab=known["vocab"],
