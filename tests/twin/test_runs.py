@@ -108,6 +108,15 @@ def test_sharding(tmp_path: Path, text: str, shard: int, group: int) -> None:
         ("NeMo, TP overlap (userbuffers) on", "tensor_overlap", 1.0),
         ("NeMo, no gradient-bucket overlap", "data_overlap", 0.0),
         ("NeMo, grad/param sync overlapped", "data_overlap", 1.0),
+        ("NeMo, tp_comm_overlap: false", "tensor_overlap", 0.0),
+        ("NeMo, userbuffers off", "tensor_overlap", 0.0),
+        ("Megatron, TP comm overlap enabled", "tensor_overlap", 1.0),
+        ("NeMo, overlap_grad_reduce=False", "data_overlap", 0.0),
+        ("NeMo, sequence_parallel=False", "sequence_parallel", 0.0),
+        ("NeMo, grad_reduce_in_fp32: true", "grad_bytes", 4.0),
+        ("NeMo, grad_reduce_in_fp32=False", "grad_bytes", 2.0),
+        ("power limited to 350 W", "power_share", 0.5),
+        ("flash_attn=False", "flash", 0.0),
         ("NeMo; CPU offload of 40 layers activations", "offload_activations", 0.5),
         ("4xHDR200 = 800 Gb/s per node", "nic_bytes_per_s", 12.5e9),
         ("A100 nodes 1600 Gb/s RoCE", "nic_bytes_per_s", 25e9),
@@ -126,6 +135,17 @@ def test_words_of_the_notes(tmp_path: Path, notes: str, field: str, value: float
     parts = case(tmp_path, id="x-1", source="", notes=notes).parts()
     found = next(getattr(part, field) for part in parts if hasattr(part, field))
     assert found[0] == value
+
+
+def test_network_cards_of_servers_with_four_chips(tmp_path: Path) -> None:
+    notes = ("4x NDR400/node", "DGX H100 reference arch (8x NDR400/node)", "800 Gb/s per node", "")
+    cells = [row(id="x-1", source="", gpu="GB200-NVL72", notes=words) for words in notes]
+    assert list(read_runs(write(tmp_path / "runs.csv", *cells)).cases.machine.nic_bytes_per_s) == [
+        50e9,
+        50e9,
+        25e9,
+        50e9,
+    ]
 
 
 def test_a_token_drop_label_counts_and_a_sentence_on_other_rows_does_not(tmp_path: Path) -> None:
@@ -157,6 +177,8 @@ def test_dense_layers_of_a_truncated_mixture(tmp_path: Path) -> None:
             {"recompute_norm": 1.0, "recompute_activation": 1.0},
         ),
         ("selective", "torchtitan", {"recompute_ops": 1.0}),
+        ("", "recompute mla_up_proj from preset X", {"recompute_up": 1.0}),
+        ("", "recompute none from preset X", {}),
     ],
 )
 def test_recomputation(tmp_path: Path, recompute: str, notes: str, fields: dict[str, float]) -> None:

@@ -7,12 +7,16 @@ import re
 from collections.abc import Mapping
 
 from gigafactory.twin.case import Cases, Network, Plan, Work
-from gigafactory.twin.machines import machine_by_name
+from gigafactory.twin.machines import chip_by_name, machine_by_name
 from gigafactory.twin.networks import UnrepresentableError, published_network
 from gigafactory.twin.software import Stack, release_months, stack_of
 
 DIMENSIONS = ("layers", "hidden", "heads", "kv_heads", "ffn", "vocab", "experts", "topk")
 LAYOUT = ("n_gpus", "tp", "pp", "seq_len", "micro_batch", "global_batch_sequences", "step_s")
+OFF = r"\s*[:=]?\s*\b(off|false|disabled)\b"
+ON = r"\s*[:=]?\s*\b(on|true|enabled)\b"
+"""How notes and configurations switch what stands before."""
+
 BY_MODULE = {
     "core_attn": "recompute_attention",
     "attn": "recompute_attention",
@@ -57,12 +61,17 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
     machine = machine_by_name(
         row["gpu"],
         low_format,
-        nic_bits_per_s=told.nic_bits_per_s(trainer),
+        nic_bits_per_s=told.nic_bits_per_s(trainer, float(chip_by_name(row["gpu"]).node_chips)),
         power_cap_w=told.power_cap_w(),
     )
     plan = _plan(row, numbers, network, trainer, told, assumed)
     usual = trainer.software
-    flash = told.said(r"(?<!no )(?<!without )flash", r"(no|without) flash", usual.flash, max(usual.flash, 1.0))
+    flash = told.said(
+        r"(?<!no )(?<!without )flash",
+        r"(no|without) flash|flash( att(ention|n))?" + OFF,
+        usual.flash,
+        max(usual.flash, 1),
+    )
     software = dataclasses.replace(
         usual,
         compiled=told.said(r"\bcompile|\binductor", r"\beager\b", usual.compiled),
@@ -97,7 +106,9 @@ def _format(precision: str, assumed: list[str]) -> tuple[float, float, float, fl
 
 
 def _grad_bytes(trainer: Stack, told: Words) -> float:
-    if told.has(r"(fp32|float32) (grad|reduc)|grads? (in )?(fp32|float32)|mp mode default"):
+    if told.has(
+        r"(fp32|float32) (grad|reduc)|grads?( reduce| reduction)? (in )?(fp32|float32)(?!" + OFF + ")|mp mode default"
+    ):
         return 4.0
     if told.has(r"(bf16|fp16) grad|grads? (in )?(bf16|fp16)|mp mode pure"):
         return 2.0
@@ -142,14 +153,17 @@ def _plan(
         shard_group=group,
         sequence_parallel=told.said(
             r"\bsp( on)?\b|sequence.parallel",
-            r"\b(no|without|w/o) (sp\b|sequence.parallel)|\b(sp|sequence.parallel(ism)?) off",
+            r"\b(no|without|w/o) (sp\b|sequence.parallel)|\b(sp|sequence.parallel(ism)?)" + OFF,
             trainer.sequence_parallel,
         ),
         ring=0.0 if told.has(r"a2a cp|cp a2a|ulysses") else trainer.ring,
         tensor_overlap=_tensor_overlap(network, trainer, told),
         data_overlap=told.said(
-            r"(grad/param sync|dp sync|gradients?|dp)( is| are)? overlap(ped)?",
-            r"no (gradient-bucket|grad|dp|comm|data)[^;,]{0,12} ?overlap|without overlap",
+            r"(grad/param sync|dp sync|gradients?|dp)( is| are)? overlap(ped)?|overlap grad reduce" + ON,
+            r"no (gradient-bucket|grad|dp|comm|data)[^;,]{0,12} ?overlap|without overlap|dp overlap"
+            + OFF
+            + "|overlap grad reduce"
+            + OFF,
             trainer.data_overlap,
         ),
         expert_overlap=trainer.expert_overlap if network.experts else 0.0,
@@ -168,8 +182,9 @@ def _expert_tensor(network: Network, trainer: Stack, tensor: float, expert: floa
 def _tensor_overlap(network: Network, trainer: Stack, told: Words) -> float:
     usual = 0.0 if network.experts else trainer.tensor_overlap
     return told.said(
-        r"tp[- ](comm[- ])?overlap[^;,.]{0,16}\bon\b|async ?tp|userbuffers",
-        r"tp[- ](comm[- ])?overlap[^;,.]{0,16}\boff\b|no (tp|comm)[^;,]{0,12} ?overlap|vanilla tp",
+        r"tp[- ](comm[- ])?overlap[^;,.]{0,16}\b(on|true|enabled)\b|async ?tp|userbuffers",
+        r"tp[- ](comm[- ])?overlap[^;,.]{0,16}\b(off|false|disabled)\b|no (tp|comm)[^;,]{0,12} ?overlap|vanilla tp"
+        r"|userbuffers" + OFF,
         usual,
     )
 
@@ -202,10 +217,10 @@ def _recompute(
         said = re.search(r"block\D{0,3}(\d+)", words)  # Megatron's method "block" counts the layers of a chunk
         layers = chunks * float(said[1]) if said else told.number(r"recompute (\d+) layers", network.layers)
         return {"recompute_full": min(layers / network.layers, 1.0)}
-    if "selec" in words or re.search(r"attn|mlp|norm|act|up_proj|moe", words):
+    if "selec" in words or re.search(r"attn|mlp|norm|act|up_proj|moe", words) or (not words and told.modules()):
         modules = re.findall(r"[a-z_]+", words.replace("selective", "")) + told.modules()
         fields = _module_fields(modules)
-        return fields or dict(trainer.selective)
+        return fields or (dict(trainer.selective) if words else {})
     if words not in ("none", "no", "false", "0", "off"):
         assumed.append("recompute: taken as none")
     return {}
@@ -223,7 +238,7 @@ class Words:
         self.text = re.sub(r"dropless \(25\.09: tokendrop where labelled\)|dropless\? not stated", "", notes.lower())
 
     def has(self, pattern: str) -> bool:
-        return re.search(pattern, self.text) is not None
+        return re.search(pattern, self.text.replace("_", " ")) is not None
 
     def said(self, on: str, off: str, usual: float, most: float = 1.0) -> float:
         """`most` or 0 where the notes say so, else what is usual."""
@@ -234,7 +249,7 @@ class Words:
         return float(found.group(1)) if found else usual
 
     def mtp(self, usual: float) -> bool:
-        return bool(self.said(r"w/ mtp|with mtp|\bmtp on", r"w/o mtp|without mtp|no mtp|mtp off", usual))
+        return bool(self.said(r"w/ mtp|with mtp|\bmtp on", r"w/o mtp|without mtp|no mtp|mtp" + OFF, usual))
 
     def capacity(self, trainer: Stack) -> float:
         return self.said(r"token-? ?drop", r"dropless", trainer.token_drop)
@@ -245,10 +260,11 @@ class Words:
 
     def power_cap_w(self) -> float | None:
         found = re.search(r"\b(\d{3,4}) ?w (?:cap|limit|power)", self.text)
+        found = found or re.search(r"\b(?:capped|cap|limited|limit)(?: to| at| of|:)? (\d{3,4}) ?w\b", self.text)
         return float(found.group(1)) if found else None
 
-    def nic_bits_per_s(self, trainer: Stack) -> float | None:
-        """Per chip; None if neither the notes nor the trainer's entry says it."""
+    def nic_bits_per_s(self, trainer: Stack, node_chips: float) -> float | None:
+        """Per chip; None if neither the notes nor the trainer's entry says it. node_chips: per server."""
         text = self.text
         per_chip = re.search(r"(\d+) ?gb(?:it|ps)?(?:/s)?[^;,.]{0,24} per (?:gpu|chip)", text)
         if per_chip:
@@ -256,7 +272,8 @@ class Words:
         several = re.search(r"(\d+) ?x ?(?:(?:ndr|hdr|edr|xdr)-?(?=\d)|(?=\d{3} ?g))(\d{3})(?!\d)", text)
         per_node = re.search(r"(\d{3,4}) ?gb(?:it|ps)?/s (?:per node|roce|ib\b|infiniband)", text)
         if several:
-            return float(several.group(1)) * float(several.group(2)) * 1e9 / 8
+            cards = float(several.group(1))  # never more than one per chip, whatever server the notes speak of
+            return cards * float(several.group(2)) * 1e9 / max(cards, node_chips)
         if per_node:
-            return float(per_node.group(1)) * 1e9 / 8
-        return trainer.nic_bits_per_s_per_node / 8 if trainer.nic_bits_per_s_per_node else None
+            return float(per_node.group(1)) * 1e9 / node_chips
+        return trainer.nic_bits_per_s_per_node / node_chips if trainer.nic_bits_per_s_per_node else None
