@@ -207,6 +207,7 @@ def test_without_chips_it_is_this_machine_as_measured(
     monkeypatch.setattr("gigafactory.train.devices.has_gpu", lambda: False)
     found = plain(capsys, str(EXAMPLES / "laptop.toml"), "--set", "layout.data=1")
     assert found["format"] == "fp32"
+    assert found["step_s"]["high"] == pytest.approx(1.25 * found["step_s"]["value"])
     assert found["operators"] == []
     assert found["rent_usd"] is None
     assert 0 < found["mfu"]["value"] < 1

@@ -23,7 +23,7 @@ from gigafactory.train.step import options_for
 from gigafactory.train.sweep import FOLDER, LARGE, kept_at, large_product_s, machine_sweep
 from gigafactory.twin.case import Cases, Machine
 from gigafactory.twin.constants import Constants, default
-from gigafactory.twin.cpu import cpu_machine, cpu_step_time
+from gigafactory.twin.cpu import SPREAD, cpu_machine, cpu_step_time
 from gigafactory.twin.intervals import interval
 from gigafactory.twin.machines import machine_of
 from gigafactory.twin.memory import peak_memory
@@ -38,9 +38,6 @@ Say = Callable[[str], None]
 
 MEASURED_STEPS = 10
 """Steps after the first whose median is set beside the prediction."""
-
-CPU_SPREAD = 1.25
-"""Eight of ten CPU runs are within this factor of their prediction (small models on a machine that does other work)."""
 
 CORRECTION = (0.5, 1.2)
 """Least and most that a measured product changes the catalogue's speed by."""
@@ -119,7 +116,7 @@ def _on_cpu(factory: Factory, layout: Layout, say: Say) -> Foretold | None:
     sweep = machine_sweep(FOLDER.expanduser(), say)
     cases = _cases(factory, layout, "cpu", cpu_machine(sweep, layout.devices, find_machine().memory_bytes))
     step = cpu_step_time(cases, sweep)
-    low_s, high_s = float(step.step_s) / CPU_SPREAD, float(step.step_s) * CPU_SPREAD
+    low_s, high_s = float(step.step_s) / SPREAD, float(step.step_s) * SPREAD
     return _told(cases, step, low_s, high_s, kept_at(FOLDER.expanduser()))
 
 

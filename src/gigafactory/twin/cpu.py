@@ -34,6 +34,8 @@ KEPT_WIDTHS = 10.0
 """Arrays as wide as the stream that a layer keeps for its backward pass; besides heads and hidden units."""
 LOOP_BYTES = 12.0
 """That the sweep's loop moves per number: two read, one written."""
+SPREAD = 1.25
+"""Eight of ten CPU runs are within this factor of their prediction (small models on a machine that does other work)."""
 UNROLLED_LAYERS = 12.0
 """More layers are one compiled layer in a loop (train/step.py), which copies what layers keep in and out of a stack."""
 

@@ -15,7 +15,7 @@ from gigafactory.twin import constants, intervals
 from gigafactory.twin.build import Kind, cases_of, kinds_of
 from gigafactory.twin.case import Array, Cases, Machine
 from gigafactory.twin.constants import Constants
-from gigafactory.twin.cpu import Sweep, cpu_step_time
+from gigafactory.twin.cpu import SPREAD, Sweep, cpu_step_time
 from gigafactory.twin.memory import peak_memory
 from gigafactory.twin.mixed import Balance, balanced
 from gigafactory.twin.prediction import Memory, StepTime
@@ -120,7 +120,10 @@ def predict(
         step = _faster(step, mixed.balance.balanced_s / mixed.balance.even_s)
     memory = peak_memory(cases, c)
     memory = Memory(float(memory.memory_bytes), {name: float(size) for name, size in memory.classes.items()})
-    step_ends = intervals.interval(cases, step, SHARE, step_width)
+    if sweep is not None:
+        step_ends = step.step_s / SPREAD, step.step_s * SPREAD
+    else:
+        step_ends = intervals.interval(cases, step, SHARE, step_width)
     memory_ends = intervals.memory_interval(cases, memory, SHARE, memory_width)
     return Prediction(
         cases=cases,
