@@ -6,7 +6,7 @@ sends what its peers outside get over the chip's own card. Within a domain of Ho
 all-reduce then sends the array once instead of twice, at a rate that the kernels' own work limits.
 A small all-reduce goes up and down a tree, whole at each level, where that is faster than round a ring twice.
 Every hop costs time, and a collective reaches its full rate only after a while: w seconds at the full rate
-take w + w ramp / (w + ramp). Checked against measured curves in tests/twin/test_collectives.py.
+take w + w ramp / (w + ramp). Checked against measured curves in tests/twin/test_twin_collectives.py.
 """
 
 from __future__ import annotations
