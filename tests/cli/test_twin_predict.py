@@ -144,6 +144,8 @@ def test_a_calibration_is_found_beside_the_file(tmp_path: Path, capsys: pytest.C
         (["twin.constants=none.json"], "none.json: "),
         (['twin.recompute=["norm", "norm"]'], "twin.recompute: each at most once"),
         (["twin.tokens=-3"], "twin.tokens: must be greater than 0"),
+        (["cluster.chips[0].facts={hbm_bytes_per_s=0}"], "cluster.chips[0].facts.hbm_bytes_per_s: must be more than 0"),
+        (["cluster.fabric.facts={link_bits_per_s=0}"], "cluster.fabric.facts.link_bits_per_s: must be more than 0"),
         (["twin.release=25.99"], "twin.release: "),
         (["twin.network.window=128"], "twin.network.window: has no effect with trainer gigafactory; set twin.trainer"),
         (["twin.offload.optimizer=1"], "twin.offload.optimizer: has no effect with trainer gigafactory"),

@@ -33,6 +33,12 @@ def test_two_equal_uncertainties_make_one_wider_by_the_root_of_two() -> None:
     assert (total.value, total.low, total.high) == pytest.approx((20.0, 15.0, 25.0))
 
 
+def test_what_is_free_costs_nothing_and_what_may_be_free_may_cost_nothing() -> None:
+    assert times(Range(2.0, 1.0, 4.0), exactly(0.0)) == exactly(0.0)
+    perhaps = times(Range(2.0, 1.0, 4.0), Range(1.0, 0.0, 2.0))
+    assert (perhaps.value, perhaps.low) == (2.0, 0.0)
+
+
 @given(ranges(), ranges())
 def test_the_product_is_no_surer_than_a_factor_and_no_wilder_than_both(one: Range, other: Range) -> None:
     product = times(one, other)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from typing import get_args
+from typing import Any, get_args
 
 from gigafactory.errors import UserError
-from gigafactory.factory.cluster import ChipGroup
+from gigafactory.factory.cluster import ChipGroup, ClusterSection
 from gigafactory.factory.file import Factory
 from gigafactory.factory.twin import NetworkSection, OffloadSection, Recompute, TwinSection
 from gigafactory.twin.case import Cases, Machine, Network, Plan, Software, Work
@@ -83,6 +83,7 @@ def kinds_of(factory: Factory) -> tuple[Kind, ...]:
     cluster, wanted = factory.cluster, factory.layout.devices
     if wanted > cluster.chip_count:
         raise UserError(f"layout: needs {wanted:,} chips, but the cluster has {cluster.chip_count:,}")
+    _check_rates(cluster)
     try:
         machines = cluster_machines(cluster, _matmul_format(factory))
     except UserError as error:
@@ -217,6 +218,29 @@ def _given(twin: TwinSection, factory: Factory, chosen: str) -> dict[str, float]
         "four_bit": float(chosen == "nvfp4"),
     }
     return given
+
+
+def _check_rates(cluster: ClusterSection) -> None:
+    """UserError for a rate or a size of the user's own that is 0: it would take for ever."""
+    chip = (
+        "peak_bf16_flops",
+        "peak_fp8_flops",
+        "peak_fp4_flops",
+        "hbm_bytes",
+        "hbm_bytes_per_s",
+        "units",
+        "scaleup_chips",
+        "scaleup_bytes_per_s",
+    )
+    places: list[tuple[str, Any, tuple[str, ...]]] = [
+        (f"cluster.chips[{index}]", group.chip, chip) for index, group in enumerate(cluster.chips)
+    ]
+    places.append(("cluster.fabric", cluster.fabric.fabric, ("link_bits_per_s", "throughput_share", "switch_ports")))
+    for where, entry, names in places:
+        for name in names:
+            fact = getattr(entry, name)
+            if fact is not None and float(fact) <= 0:
+                raise UserError(f"{where}.facts.{name}: must be more than 0, got {float(fact):g}")
 
 
 def _check_ours(twin: TwinSection) -> None:

@@ -41,9 +41,11 @@ def of_spread(spread: Spread) -> Range:
 
 
 def times(*factors: Range) -> Range:
-    """The product of positive numbers: logarithms of the ends add up in quadrature, to each side."""
+    """The product of numbers, none below 0: logarithms of the ends add up in quadrature, to each side."""
     value = math.prod(one.value for one in factors)
-    down = math.hypot(*(math.log(one.value / one.low) for one in factors))
+    if value == 0.0:  # something is free: nothing to be unsure of
+        return exactly(0.0)
+    down = math.hypot(*(math.log(one.value / one.low) if one.low > 0 else math.inf for one in factors))
     up = math.hypot(*(math.log(one.high / one.value) for one in factors))
     return Range(value, value * math.exp(-down), value * math.exp(up))
 
