@@ -59,6 +59,14 @@ def test_rows_are_written_and_json_is_whole(tmp_path: Path, capsys: pytest.Captu
     assert lines[3].startswith("4,dgxc-2,")
 
 
+def test_the_table_itself_is_not_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = table(tmp_path, DENSE)
+    before = Path(runs).read_bytes()
+    assert run("twin", "score", runs, "--rows", runs) == 2
+    assert "is read by this command and would be written over" in capsys.readouterr().err
+    assert Path(runs).read_bytes() == before
+
+
 def test_constants_of_a_calibration_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.json"
     runs = table(tmp_path, DENSE)

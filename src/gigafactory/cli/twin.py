@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gigafactory.cli.options import check_kept
 from gigafactory.report import format as fmt
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def score(
     from gigafactory.twin.score import predictor, rows_csv
     from gigafactory.twin.score import score as compare
 
+    check_kept("--rows", rows, runs_file, constants)
     c = default() if constants is None else load(constants)
     width = None if constants is None else load_widths(constants)[0]
     runs = read_runs(runs_file)

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gigafactory.cli.options import check_kept
+
 if TYPE_CHECKING:
     from gigafactory.twin.calibration import Calibration, Judged
     from gigafactory.twin.constants import Constant
@@ -59,6 +61,7 @@ def calibrate(
     from gigafactory.twin.constants import shipped
     from gigafactory.twin.runs import read_runs
 
+    check_kept("--out", out if catalogue is None else None, runs, nccl, gemm)
     table = read_runs(runs)
     if not len(table.step_s):
         first = table.problems[0]

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gigafactory.cli.options import FactoryFile, Sets
+from gigafactory.cli.options import FactoryFile, Sets, check_kept
 from gigafactory.report import format as fmt
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ def predict(
     from gigafactory.twin.outcome import outcome
     from gigafactory.twin.told import told
 
+    check_kept("--html", html, file)
     factory = load_checked(file, sets or ())
     named = factory.twin.constants
     if named is not None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from gigafactory.cli.options import FactoryFile, Sets
+from gigafactory.cli.options import FactoryFile, Sets, check_kept
 
 if TYPE_CHECKING:
     from gigafactory.factory.file import Factory
@@ -54,6 +54,7 @@ def search(
     from gigafactory.twin.search import search as searched
     from gigafactory.twin.search_told import page_data, search_told
 
+    check_kept("--html", html, file)
     factory = load_factory(file, sets or ())
     start = time.perf_counter()
     try:
