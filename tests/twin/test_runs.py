@@ -117,6 +117,8 @@ def test_sharding(tmp_path: Path, text: str, shard: int, group: int) -> None:
         ("NeMo, grad_reduce_in_fp32=False", "grad_bytes", 2.0),
         ("power limited to 350 W", "power_share", 0.5),
         ("flash_attn=False", "flash", 0.0),
+        ("MLPerf, no CUDA graphs", "graphs", 0.0),
+        ("Megatron, CUDA graphs", "graphs", 1.0),
         ("NeMo; CPU offload of 40 layers activations", "offload_activations", 0.5),
         ("4xHDR200 = 800 Gb/s per node", "nic_bytes_per_s", 12.5e9),
         ("A100 nodes 1600 Gb/s RoCE", "nic_bytes_per_s", 25e9),

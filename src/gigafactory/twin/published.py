@@ -74,6 +74,9 @@ def published_case(row: Mapping[str, str], numbers: Mapping[str, float]) -> tupl
     )
     software = dataclasses.replace(
         usual,
+        graphs=told.said(
+            r"cuda ?graphs?", r"\b(no|without|w/o) cuda ?graphs?|cuda ?graphs?" + OFF, usual.graphs, usual.graphs or 1.0
+        ),
         compiled=told.said(r"\bcompile|\binductor", r"\beager\b", usual.compiled),
         flash=min(flash, 1.0) if named.sinks else flash,
     )
