@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.special import ndtri
 
 from gigafactory.factory.quantity import Spread
+
+Z90 = float(ndtri(0.9))
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,27 @@ class Draws:
 
 
 def quantile(spread: Spread, rank: np.ndarray) -> np.ndarray:
-    """The value at each rank of a distribution with the spread's 10th, 50th and 90th percentile, never below 0 where
-    p10 is not."""
-    raise NotImplementedError
+    """The value at each rank (0 to 1, any shape) of a distribution with the spread's 10th, 50th and 90th percentile.
+
+    A bent normal: with z the rank's normal score it is median + mean slope * z + half the difference of the slopes *
+    (sqrt(z^2 + bend^2) - bend), scaled to go through all three points. The bend is chosen so that it rises everywhere;
+    it is sharp only where two percentiles are equal. For p10 > 0 the logarithm is bent, so values stay above 0; for
+    p10 = 0 what would be negative is 0.
+    """
+    score = ndtri(rank)
+    if spread.p10 > 0:
+        return np.exp(_bent(np.log(spread.p10), np.log(spread.p50), np.log(spread.p90), score))
+    value = _bent(spread.p10, spread.p50, spread.p90, score)
+    return np.maximum(value, 0.0) if spread.p10 >= 0 else value
+
+
+def _bent(p10: float, p50: float, p90: float, score: np.ndarray) -> np.ndarray:
+    slope = (p90 - p10) / (2 * Z90)
+    bow = (p90 - p50) - (p50 - p10)  # twice what both ends lie above a straight line
+    if slope <= 0:
+        return np.full(np.shape(score), float(p50))
+    lean = min(abs(bow) / (p90 - p10), 1.0)
+    # The bow's slope tends to 1 / reach of what it is at the ends: reach > lean keeps the sum rising.
+    reach = (1 + lean) / 2
+    bend = Z90 * (1 - reach**2) / (2 * reach)
+    return p50 + slope * score + bow / 2 * (np.sqrt(score**2 + bend**2) - bend) / (Z90 * reach)
