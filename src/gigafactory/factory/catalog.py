@@ -176,6 +176,38 @@ class Assumption(Entry):
     value: Fact
 
 
+class BuildStep(Entry):
+    """A step of building an ordinary site, from its first day of work on. after: steps it waits for."""
+
+    days: Fact
+    after: tuple[str, ...] = ()
+
+
+class Output(Entry):
+    """What a supplier makes of one kind of chip in each quarter. low and high are the 5th and 95th percentile.
+
+    chips: names of chips that are counted in it. quarters: first day of each, without gaps, to chips.
+    """
+
+    chips: tuple[str, ...]
+    quarters: dict[datetime.date, Fact]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        quarters = {day: {"source": raw["source"], **fact} for day, fact in raw["quarters"].items()}
+        return {**raw, "quarters": quarters}
+
+    def facts(self) -> dict[str, Fact]:
+        return {f"{day.year} Q{(day.month + 2) // 3}": fact for day, fact in self.quarters.items()}
+
+
+class Buyer(Entry):
+    """Who else bids for a supplier's output, and the share of it that goes there."""
+
+    share: Fact
+
+
 class CatalogueModel(BaseModel):
     """One network: its dimensions and where they were read."""
 
@@ -196,6 +228,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "causes": Cause,
     "durations": Duration,
     "assumptions": Assumption,
+    "activities": BuildStep,
+    "outputs": Output,
+    "buyers": Buyer,
 }
 
 
@@ -210,7 +245,7 @@ def _entries(kind: str) -> dict[str, Any]:
     return {name: KINDS[kind].model_validate({"name": name, **table}) for name, table in _tables(kind).items()}
 
 
-AnyEntry = Chip | Fabric | FailureRates | Cause | Duration | Assumption | CatalogueModel
+AnyEntry = Chip | Fabric | FailureRates | Cause | Duration | Assumption | BuildStep | Output | Buyer | CatalogueModel
 
 
 def entries(kind: str) -> dict[str, AnyEntry]:
@@ -233,6 +268,13 @@ def headline(entry: AnyEntry) -> str:
             return f"{duration(entry.p50_s.value)}, one in ten over {duration(entry.p90_s.value)}"
         case Assumption():
             return significant(entry.value.value)
+        case BuildStep():
+            return f"{significant(entry.days.value)} days"
+        case Output():
+            most = max(entry.quarters, key=lambda day: entry.quarters[day].value)
+            return f"at most {significant(entry.quarters[most].value / 1e3)} thousand in a quarter"
+        case Buyer():
+            return f"{significant(100 * entry.share.value)} %"
     return f"{parameters(entry.config.parameters())} parameters"
 
 
@@ -269,6 +311,21 @@ def durations() -> dict[str, Duration]:
 def assumptions() -> dict[str, Assumption]:
     """Name -> assumption, in the catalogue's order."""
     return _entries("assumptions")
+
+
+def activities() -> dict[str, BuildStep]:
+    """Name -> step of building, in the catalogue's order."""
+    return _entries("activities")
+
+
+def outputs() -> dict[str, Output]:
+    """Name -> a supplier's output, in the catalogue's order."""
+    return _entries("outputs")
+
+
+def buyers() -> dict[str, Buyer]:
+    """Name -> buyer of a supplier's output, in the catalogue's order."""
+    return _entries("buyers")
 
 
 def _lookup(kind: str, name: str) -> Any:

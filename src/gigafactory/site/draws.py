@@ -62,4 +62,5 @@ def _bent(p10: float, p50: float, p90: float, score: np.ndarray) -> np.ndarray:
     # The bow's slope tends to 1 / reach of what it is at the ends: reach > lean keeps the sum rising.
     reach = (1 + lean) / 2
     bend = Z90 * (1 - reach**2) / (2 * reach)
-    return p50 + slope * score + bow / 2 * (np.sqrt(score**2 + bend**2) - bend) / (Z90 * reach)
+    value = p50 + slope * score + bow / 2 * (np.sqrt(score**2 + bend**2) - bend) / (Z90 * reach)
+    return np.clip(value, p50 if p10 == p50 else -np.inf, p50 if p50 == p90 else np.inf)  # flat sides, rounding aside
