@@ -39,6 +39,14 @@ class PowerPhase(Section):
         return self
 
 
+class Swap(Section):
+    """Slots of a sister company: the first chips of an order come on its day, and it takes their own slots later."""
+
+    count: int = Field(ge=1, description="chips that come in the sister company's slots")
+    date: datetime.date = Field(description="day on which they come")
+    note: str = Field("", description="with whom, source")
+
+
 class Order(Section):
     """Chips on order, as complete servers."""
 
@@ -52,12 +60,21 @@ class Order(Section):
     allocation_share: float | None = Field(
         None, gt=0, le=1, description="share of the supplier's output; none leaves the pace to delivery_weeks"
     )
-    note: str = Field("", description="contract, swap, source")
+    swap: Swap | None = Field(None, description="slots taken over from a sister company")
+    note: str = Field("", description="contract, source")
 
     @field_validator("chip")
     @classmethod
     def _catalogued(cls, name: str) -> str:
         return known(chip, name)
+
+    @model_validator(mode="after")
+    def _swap(self) -> Order:
+        if self.swap and self.swap.count > self.count:
+            raise ValueError(f"swap: moves {self.swap.count} chips of an order of {self.count}")
+        if self.swap and self.swap.date < self.placed:
+            raise ValueError(f"swap: its date {self.swap.date} lies before the order was placed on {self.placed}")
+        return self
 
 
 class Activity(Section):
@@ -145,6 +162,10 @@ class SiteSection(Section):
     )
     power: tuple[PowerPhase, ...] = Field((), description="sources of electricity by date")
     orders: tuple[Order, ...] = Field((), description="chips on order")
+    competitors: dict[str, PositiveSpread] | None = Field(
+        None,
+        description="shares of the supplier's output that others take, for orders with allocation_share" + CATALOGUE,
+    )
     activities: tuple[Activity, ...] = Field((), description="other steps of building, or other durations")
     money: MoneySection = Field(MoneySection(), description="prices and financing")
 
@@ -160,6 +181,8 @@ class SiteSection(Section):
         for name, share in by_chip.items():
             if share > 1:
                 raise ValueError(f"orders: the allocation shares of {name} add up to {share:.2f}, more than 1")
+        if self.competitors and sum(share.p50 for share in self.competitors.values()) > 1:
+            raise ValueError("competitors: their shares add up to more than 1 at p50")
         names = [activity.name for activity in self.activities]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
