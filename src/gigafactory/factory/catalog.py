@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from gigafactory.errors import UserError
 from gigafactory.model.config import ModelConfig, grok_ffn_width
-from gigafactory.report.format import duration, parameters, significant, with_unit
+from gigafactory.report.format import count, duration, parameters, significant, with_unit
 
 
 class Fact(BaseModel):
@@ -208,6 +208,40 @@ class Buyer(Entry):
     share: Fact
 
 
+class Holding(Entry):
+    """One owner's chips of one supplier. quarters: end of each that was estimated, to H100 equivalents (8-bit).
+
+    low and high are the 5th and 95th percentile. mix: at year ends, shares of it by chip. owner "world": all owners.
+    """
+
+    owner: str
+    supplier: str
+    counts: Literal["delivered", "deployed"]
+    quarters: dict[datetime.date, Fact]
+    mix: dict[datetime.date, dict[str, float]]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rows(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        quarters = {
+            day: {"value": median, "low": low, "high": high, "source": raw["source"]}
+            for day, low, median, high in raw["quarters"]
+        }
+        return {**raw, "quarters": quarters}
+
+    def facts(self) -> dict[str, Fact]:
+        return {day.isoformat(): fact for day, fact in self.quarters.items()}
+
+
+class LargeCluster(Entry):
+    """Compute in one place, of one owner, from the day it ran."""
+
+    owner: str
+    operational: datetime.date
+    h100_equivalents: Fact
+    chips: Fact | None = None
+
+
 class CatalogueModel(BaseModel):
     """One network: its dimensions and where they were read."""
 
@@ -231,6 +265,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "activities": BuildStep,
     "outputs": Output,
     "buyers": Buyer,
+    "owners": Holding,
+    "clusters": LargeCluster,
+    "race": Assumption,
 }
 
 
@@ -245,7 +282,20 @@ def _entries(kind: str) -> dict[str, Any]:
     return {name: KINDS[kind].model_validate({"name": name, **table}) for name, table in _tables(kind).items()}
 
 
-AnyEntry = Chip | Fabric | FailureRates | Cause | Duration | Assumption | BuildStep | Output | Buyer | CatalogueModel
+AnyEntry = (
+    Chip
+    | Fabric
+    | FailureRates
+    | Cause
+    | Duration
+    | Assumption
+    | BuildStep
+    | Output
+    | Buyer
+    | Holding
+    | LargeCluster
+    | CatalogueModel
+)
 
 
 def entries(kind: str) -> dict[str, AnyEntry]:
@@ -275,6 +325,11 @@ def headline(entry: AnyEntry) -> str:
             return f"at most {significant(entry.quarters[most].value / 1e3)} thousand in a quarter"
         case Buyer():
             return f"{significant(100 * entry.share.value)} %"
+        case Holding():
+            day = max(entry.quarters)
+            return f"{count(entry.quarters[day].value)} H100 equivalents, {day}"
+        case LargeCluster():
+            return f"{count(entry.h100_equivalents.value)} H100 equivalents, {entry.operational}"
     return f"{parameters(entry.config.parameters())} parameters"
 
 
@@ -326,6 +381,21 @@ def outputs() -> dict[str, Output]:
 def buyers() -> dict[str, Buyer]:
     """Name -> buyer of a supplier's output, in the catalogue's order."""
     return _entries("buyers")
+
+
+def owners() -> dict[str, Holding]:
+    """Name -> an owner's chips of one supplier, in the catalogue's order."""
+    return _entries("owners")
+
+
+def clusters() -> dict[str, LargeCluster]:
+    """Name -> large cluster, in the catalogue's order."""
+    return _entries("clusters")
+
+
+def race_inputs() -> dict[str, Assumption]:
+    """Name -> what the forecast of the race assumes, in the catalogue's order."""
+    return _entries("race")
 
 
 def _lookup(kind: str, name: str) -> Any:
