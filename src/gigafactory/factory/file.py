@@ -11,6 +11,7 @@ from gigafactory.factory.catalog import resolve_model
 from gigafactory.factory.chat import ChatSection
 from gigafactory.factory.cluster import ClusterSection
 from gigafactory.factory.feed import FeedSection
+from gigafactory.factory.race import RaceSection
 from gigafactory.factory.site import SiteSection
 from gigafactory.factory.supervise import SuperviseSection
 from gigafactory.factory.training import DataSection, TrainSection
@@ -31,6 +32,7 @@ class Factory(BaseModel):
     name: str = Field("factory", pattern=r"^[A-Za-z0-9 ._-]+$", description="of the factory, for reports")
     cluster: ClusterSection = Field(ClusterSection(), description="what it computes on; none is this machine")
     site: SiteSection = Field(SiteSection(), description="where it stands and how it is built")
+    race: RaceSection = Field(RaceSection(), description="who will own how much compute, other than the data say")
     model: ModelConfig = Field(SMALL_GROK, description="the network; `base` names one of the catalogue to start from")
     layout: Layout = Field(Layout(), description="how the network is cut over chips")
     data: DataSection = Field(DataSection(), description="text in, tokens out")
