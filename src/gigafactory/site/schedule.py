@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 
 from gigafactory.factory.file import Factory
+from gigafactory.site.activities import site_times
+from gigafactory.site.build import Built, build
 from gigafactory.site.draws import Draws
 from gigafactory.site.graph import Times
-from gigafactory.site.lots import Lots
+from gigafactory.site.lots import STAGES, Lots
+from gigafactory.site.supply import Deliveries, deliveries
+from gigafactory.site.waits import Constraint, constraints
+
+SHARES = (("quarter", 0.25, "a quarter"), ("half", 0.5, "half"), ("all", 1.0, "all"))
+RANKS = (0.1, 0.5, 0.9)
+CURVE_POINTS = 120
 
 
 @dataclass(frozen=True)
@@ -27,22 +35,9 @@ class Milestone:
 
 
 @dataclass(frozen=True)
-class Constraint:
-    """What may hold the plan up: an activity, an order, a source of power, the pace of installation, burn-in.
-
-    critical: share of the draws in which the last milestone waits for it. slack: [draws] days by which it could be
-    later without moving that milestone (inf: it never matters)."""
-
-    name: str
-    title: str
-    kind: str
-    critical: float
-    slack: np.ndarray
-
-
-@dataclass(frozen=True)
 class Schedule:
-    """start: day 0. milestones and constraints in order of time and of weight."""
+    """Day 0 is the start. milestones in order of time; constraints with what would gain most first. competition: order
+    index -> [draws] share of the supplier's output that an order gets among its competitors."""
 
     start: datetime.date
     target: datetime.date | None
@@ -50,6 +45,17 @@ class Schedule:
     times: Times
     milestones: tuple[Milestone, ...]
     constraints: tuple[Constraint, ...]
+    competition: dict[int, np.ndarray]
+
+    @property
+    def chip_count(self) -> int:
+        """Chips of all orders."""
+        return int(self.lots.count.sum())
+
+    @property
+    def last_day(self) -> np.ndarray:
+        """[draws] the day on which all chips are useful."""
+        return self.lots.useful.max(axis=1)
 
     def day(self, date: datetime.date) -> float:
         """Days from the start to a date."""
@@ -57,21 +63,151 @@ class Schedule:
 
     def date(self, day: float) -> datetime.date | None:
         """The date of a day, none where it never comes."""
-        return None if not np.isfinite(day) else self.start + datetime.timedelta(days=float(day))
+        return self.start + datetime.timedelta(days=float(day)) if np.isfinite(day) and day < 2e5 else None
 
     def probability(self, date: datetime.date, stage: str = "useful", count: float | None = None) -> float:
         """That ``count`` chips (none: all orders) have reached a stage by the end of a date."""
-        raise NotImplementedError
+        day = self.lots.reached(stage, self.chip_count if count is None else count)
+        return float((day < self.day(date) + 1).mean())
+
+    def curve_days(self) -> np.ndarray:
+        """[days] at which the curves are told: from the start until most futures have all chips, or a while after the
+        target."""
+        last = self.last_day
+        ends = [float(np.quantile(last, rank, method="inverted_cdf")) for rank in RANKS]
+        ends += [self.day(self.target) * 1.1] if self.target else []
+        ends += [float(self.lots.installed.max(axis=1).mean())]
+        end = max(day for day in ends if np.isfinite(day))
+        return np.linspace(0.0, np.ceil(end * 1.02) + 1, CURVE_POINTS)
 
     def told(self) -> dict[str, Any]:
-        """Plain data: dates and quantiles, the curves at month ends."""
-        raise NotImplementedError
+        """Plain data: dates and quantiles, the curves, what the plan waits for."""
+        days = self.curve_days()
+        return {
+            "start": self.start.isoformat(),
+            "target": None if self.target is None else self._target(self.target),
+            "draws": len(self.last_day),
+            "chips": self.chip_count,
+            "milestones": [
+                {"name": each.name, "title": each.title, "stage": each.stage, "count": each.count}
+                | self.spread(each.day)
+                for each in self.milestones
+            ],
+            "activities": [
+                {"name": name, "after": list(self.times.after[name])}
+                | {"start": self.spread(self.times.start[:, column])}
+                | {"finish": self.spread(self.times.finish[:, column])}
+                for column, name in enumerate(self.times.names)
+            ],
+            "constraints": [
+                {"name": each.name, "title": each.title, "kind": each.kind, "critical": each.critical}
+                | {"slack_days": _quantiles(each.slack), "gain_days": each.gain_days}
+                for each in self.constraints
+            ],
+            "allocation": {f"order-{index + 1}": _quantiles(share) for index, share in self.competition.items()},
+            "curves": {"days": days.tolist(), "dates": [str(self.date(day)) for day in days]}
+            | {stage: _bands(self.lots.curve(stage, days)) for stage in STAGES},
+        }
+
+    def spread(self, day: np.ndarray) -> dict[str, Any]:
+        """days and dates of the percentiles p10, p50, p90 (none: never), and the share of futures without."""
+        days = _quantiles(day)
+        dates = {name: None if value is None else str(self.date(value)) for name, value in days.items()}
+        return {"days": days, "dates": dates, "never": float(np.isinf(day).mean())}
 
     def sentences(self) -> list[str]:
         """The answer in words, the most important first."""
-        raise NotImplementedError
+        every = next(each for each in self.milestones if each.name == "all-useful")
+        said = [f"All {self.chip_count:,} chips are useful by {self._between(every.day)}."]
+        if self.target is not None:
+            by = self._target(self.target)["probability"]
+            stages = ", ".join(f"{stage} {_percent(by[stage])}" for stage in STAGES)
+            said.append(f"By the target {self.target}, the probability that all are {stages}.")
+        said += self._first_to_fix()
+        path = sorted(
+            (each for each in self.constraints if each.critical >= 0.05 and each.kind != "burn-in"),
+            key=lambda each: -each.critical,
+        )
+        if path:
+            names = "; ".join(f"{each.title} ({_percent(each.critical)})" for each in path)
+            said.append(f"The last chip waits for: {names}.")
+        idle = [each for each in self.constraints if each.critical < 0.05 and np.isfinite(np.median(each.slack))]
+        if idle:
+            names = "; ".join(f"{each.title} {np.median(each.slack):,.0f} days" for each in idle)
+            said.append(f"Slack in the median: {names}.")
+        never = float(np.isinf(every.day).mean())
+        if never > 0:
+            said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")
+        return said
+
+    def _first_to_fix(self) -> list[str]:
+        first = self.constraints[0]
+        if first.gain_days < 0.5:
+            return []
+        said = (
+            f"First thing to fix: {first.title}. The last chip waits for it in {_percent(first.critical)} of the"
+            f" futures; without it, it would be useful {first.gain_days:,.0f} days earlier in the mean"
+        )
+        if first.name == "power":
+            source = max(
+                (each for each in self.constraints if each.name.startswith("power-")), key=lambda each: each.gain_days
+            )
+            if source.gain_days >= 0.5:
+                said += f" ({source.gain_days:,.0f} with the {source.title} from the first day)"
+        return [f"{said}."]
+
+    def _target(self, date: datetime.date) -> dict[str, Any]:
+        return {"date": date.isoformat(), "probability": {stage: self.probability(date, stage) for stage in STAGES}}
+
+    def _between(self, day: np.ndarray) -> str:
+        dates = [self.date(float(np.quantile(day, rank, method="inverted_cdf"))) for rank in RANKS]
+        low, middle, high = ("never" if date is None else date.isoformat() for date in dates)
+        return low if low == high else f"{middle} in the median (80 % between {low} and {high})"
 
 
 def schedule(factory: Factory, draws: Draws) -> Schedule:
-    """The schedule of a factory with site.start and orders; UserError where one is missing."""
-    raise NotImplementedError
+    """The schedule of a factory with site.start and orders; UserError where one is missing or activities do not fit."""
+    times = site_times(factory, draws)
+    arrivals = deliveries(factory, draws)
+    built = build(factory, draws, arrivals, times)
+    return _schedule(factory, times, arrivals, built)
+
+
+def _schedule(factory: Factory, times: Times, arrivals: Deliveries, built: Built) -> Schedule:
+    lots, start = built.lots, factory.site.start
+    assert start is not None
+    total = int(lots.count.sum())
+    found = [Milestone("first-useful", "first chip useful", "useful", 1, lots.reached("useful", 1))]
+    for stage in STAGES:
+        for name, share, words in SHARES:
+            count = int(np.ceil(share * total))
+            title = f"{words} of {total:,} chips {stage}"
+            found.append(Milestone(f"{name}-{stage}", title, stage, count, lots.reached(stage, count)))
+    for index, order in enumerate(factory.site.orders):
+        title = f"order {index + 1} useful ({order.count:,} {order.chip})"
+        day = lots.order_end("useful", index)
+        found.append(Milestone(f"order-{index + 1}-useful", title, "useful", order.count, day))
+    ranked = sorted(found, key=lambda each: (float(np.quantile(each.day, 0.5, method="inverted_cdf")), each.count))
+    return Schedule(
+        start, factory.site.target, lots, times, tuple(ranked), constraints(factory, built, times), arrivals.share
+    )
+
+
+def _quantiles(values: np.ndarray) -> dict[str, float | None]:
+    """p10, p50, p90; none where infinite."""
+    found = np.quantile(values, RANKS, method="inverted_cdf")
+    return {
+        f"p{rank * 100:.0f}": float(value) if np.isfinite(value) else None
+        for rank, value in zip(RANKS, found, strict=True)
+    }
+
+
+def _bands(curve: np.ndarray) -> dict[str, list[float]]:
+    """p10, p50, p90 and mean of a curve [draws, days] at each of its days."""
+    bands = np.quantile(curve, RANKS, axis=0)
+    named = {f"p{rank * 100:.0f}": band.tolist() for rank, band in zip(RANKS, bands, strict=True)}
+    return named | {"mean": curve.mean(axis=0).tolist()}
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.005 else "over 99 %" if 0.995 < share < 1 else f"{100 * share:.0f} %"
