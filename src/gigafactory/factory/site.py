@@ -28,6 +28,9 @@ class PowerPhase(Section):
     delay_weeks: PositiveSpread = Field(
         Spread(p10=0, p50=0, p90=0), description="how much later than planned it may come"
     )
+    legal_risk: float | None = Field(
+        None, ge=0, le=1, description="probability that it may not run at all, for lack of a permit"
+    )
     note: str = Field("", description="permit, contract, source")
 
     @model_validator(mode="after")
