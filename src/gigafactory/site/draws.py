@@ -48,8 +48,11 @@ def quantile(spread: Spread, rank: np.ndarray) -> np.ndarray:
     """
     score = ndtri(rank)
     if spread.p10 > 0:
-        return np.exp(_bent(np.log(spread.p10), np.log(spread.p50), np.log(spread.p90), score))
-    value = _bent(spread.p10, spread.p50, spread.p90, score)
+        value = np.exp(_bent(np.log(spread.p10), np.log(spread.p50), np.log(spread.p90), score))
+    else:
+        value = _bent(spread.p10, spread.p50, spread.p90, score)
+    flat = ((score <= 0) & (spread.p10 == spread.p50)) | ((score >= 0) & (spread.p50 == spread.p90))
+    value = np.where(flat, spread.p50, value)  # exactly, rounding aside
     return np.maximum(value, 0.0) if spread.p10 >= 0 else value
 
 
@@ -62,5 +65,4 @@ def _bent(p10: float, p50: float, p90: float, score: np.ndarray) -> np.ndarray:
     # The bow's slope tends to 1 / reach of what it is at the ends: reach > lean keeps the sum rising.
     reach = (1 + lean) / 2
     bend = Z90 * (1 - reach**2) / (2 * reach)
-    value = p50 + slope * score + bow / 2 * (np.sqrt(score**2 + bend**2) - bend) / (Z90 * reach)
-    return np.clip(value, p50 if p10 == p50 else -np.inf, p50 if p50 == p90 else np.inf)  # flat sides, rounding aside
+    return p50 + slope * score + bow / 2 * (np.sqrt(score**2 + bend**2) - bend) / (Z90 * reach)
