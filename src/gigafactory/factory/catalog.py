@@ -202,6 +202,16 @@ class Output(Entry):
         return {f"{day.year} Q{(day.month + 2) // 3}": fact for day, fact in self.quarters.items()}
 
 
+class PowerSource(Entry):
+    """A kind of electricity supply that could be added to a site. energy_usd_per_kwh: none is the site's price."""
+
+    kind: Literal["grid", "turbine", "engine", "solar"]
+    lead_weeks: Fact
+    usd_per_w: Fact | None = None
+    energy_usd_per_kwh: Fact | None = None
+    shed_hours_per_year: Fact | None = None
+
+
 class Buyer(Entry):
     """Who else bids for a supplier's output, and the share of it that goes there."""
 
@@ -265,6 +275,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "activities": BuildStep,
     "outputs": Output,
     "buyers": Buyer,
+    "sources": PowerSource,
     "owners": Holding,
     "clusters": LargeCluster,
     "race": Assumption,
@@ -292,6 +303,7 @@ AnyEntry = (
     | BuildStep
     | Output
     | Buyer
+    | PowerSource
     | Holding
     | LargeCluster
     | CatalogueModel
@@ -323,6 +335,8 @@ def headline(entry: AnyEntry) -> str:
         case Output():
             most = max(entry.quarters, key=lambda day: entry.quarters[day].value)
             return f"at most {significant(entry.quarters[most].value / 1e3)} thousand in a quarter"
+        case PowerSource():
+            return f"{significant(entry.lead_weeks.value)} weeks from the order"
         case Buyer():
             return f"{significant(100 * entry.share.value)} %"
         case Holding():
@@ -396,6 +410,11 @@ def clusters() -> dict[str, LargeCluster]:
 def race_inputs() -> dict[str, Assumption]:
     """Name -> what the forecast of the race assumes, in the catalogue's order."""
     return _entries("race")
+
+
+def power_sources() -> dict[str, PowerSource]:
+    """Name -> source of electricity, in the catalogue's order."""
+    return _entries("sources")
 
 
 def _lookup(kind: str, name: str) -> Any:
