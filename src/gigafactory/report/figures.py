@@ -5,6 +5,7 @@ Every chart carries a title and a description for screen readers. Hovering shows
 
 from __future__ import annotations
 
+import datetime
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from importlib import resources
 from typing import Literal
 
 from gigafactory.report import format as fmt
-from gigafactory.report.scales import Point, linear_ticks, log_ticks, thin, thin_extremes, time_ticks
+from gigafactory.report.scales import Point, date_ticks, linear_ticks, log_ticks, thin, thin_extremes, time_ticks
 from gigafactory.report.svg import CHARACTER, circle, empty, key_rows, rect, svg, text_at
 
 LIGHT = (
@@ -33,20 +34,34 @@ _MOST_POINTS = {"line": 240, "faint": 240, "dots": 60}
 
 @dataclass(frozen=True)
 class Series:
-    """One curve. ``points`` are (x, y), x rising; y that cannot be drawn (not finite, or log of 0) are left out."""
+    """One curve. ``points`` are (x, y), x rising; y that cannot be drawn (not finite, or log of 0) are left out.
+
+    band: (x, low, high) of an interval around it."""
 
     name: str
     points: Sequence[Point]
     color: int = 0
     style: Literal["line", "faint", "dots"] = "line"
+    band: Sequence[tuple[float, float, float]] = ()
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A dashed line across a chart at one x or at one y, and what it is."""
+
+    words: str
+    x: float | None = None
+    y: float | None = None
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis measures: its label, scale, and how a value is written in the read-out."""
+    """What an axis measures: its label, scale, and how a value is written in the read-out.
+
+    A date is its ordinal (`datetime.date.toordinal`)."""
 
     label: str
-    scale: Literal["linear", "log", "time"] = "linear"
+    scale: Literal["linear", "log", "time", "date"] = "linear"
     show: Callable[[float], str] = fmt.significant
     from_zero: bool = False
 
@@ -54,6 +69,12 @@ class Axis:
         """How the tick marks are written: percent for shares, one prefix for large numbers, else as they are."""
         if self.scale == "time":
             return [_time_tick(tick) for tick in ticks]
+        if self.scale == "date":
+            days = [datetime.date.fromordinal(int(tick)) for tick in ticks]
+            if any(day.day != 1 for day in days):
+                return [f"{day:%m-%d}" for day in days]
+            years = all(day.month == 1 for day in days)
+            return [f"{day:%Y}" if years else f"{day:%Y-%m}" for day in days]
         if self.show is fmt.share:
             return [f"{100 * tick:.6g} %" for tick in ticks]
         top = max(map(abs, ticks), default=0.0)
@@ -82,7 +103,15 @@ class _Scale:
 
 
 def line_chart(
-    title: str, series: Sequence[Series], *, x: Axis, y: Axis, width: int = 560, height: int = 300, hover: bool = True
+    title: str,
+    series: Sequence[Series],
+    *,
+    x: Axis,
+    y: Axis,
+    marks: Sequence[Mark] = (),
+    width: int = 560,
+    height: int = 300,
+    hover: bool = True,
 ) -> str:
     """One chart as an ``<svg>`` element, ``width`` x ``height`` units. Says so when there is nothing to draw yet."""
     drawn = [one for one in (_drawable(one, y) for one in series) if one.points]
@@ -91,15 +120,20 @@ def line_chart(
         return empty(title, width)
     xs = [point[0] for one in drawn for point in one.points]
     ys = [point[1] for one in drawn for point in one.points]
+    ys += [end for one in drawn for _, *ends in one.band for end in ends]
+    ys += [mark.y for mark in marks if mark.y is not None]
     y_low, y_high = _limits(min(ys), max(ys), y)
     y_ticks = (log_ticks if y.scale == "log" else linear_ticks)(y_low, y_high, 6)
     left = 14 + CHARACTER * max(map(len, y.ticks_text(y_ticks)))
-    x_low, x_high = min(0.0, *xs), max(*xs, min(xs) + 1e-9)
+    x_low, x_high = min(xs) if x.scale == "date" else min(0.0, *xs), max(*xs, min(xs) + 1e-9)
     across = _Scale(x_low, x_high, left, width - _RIGHT)
-    up = _Scale(y_low, y_high, height - 48, 34, y.scale == "log")
+    legend, rows = _legend(named, y, left, width)
+    up = _Scale(y_low, y_high, height - 48, 16 + 18 * rows, y.scale == "log")
     x_ticks = _ticks_across(x, x_low, x_high, width)
-    parts = [_frame(x, y, x_ticks, y_ticks, across, up), _legend(named, y, left)]
+    parts = [_frame(x, y, x_ticks, y_ticks, across, up), legend]
+    parts += [_band(one, across, up) for one in drawn if one.band]
     parts += [_curve(one, across, up) for one in drawn]
+    parts += [_mark(mark, across, up) for mark in marks]
     parts.append(text_at(width - _RIGHT, height - 8, x.label, "end"))
     if hover and named:
         parts.append(_read_out(named, x, y, across, up, height - 8))
@@ -280,6 +314,8 @@ def _time_tick(seconds: float) -> str:
 
 def _ticks_across(x: Axis, low: float, high: float, width: int) -> list[float]:
     most = max(3, width // 80)
+    if x.scale == "date":
+        return date_ticks(low, high, most)
     ticks = time_ticks(high, most) if x.scale == "time" else linear_ticks(low, high, most)
     return [tick for tick in ticks if tick >= low]
 
@@ -312,13 +348,34 @@ def _frame(
     return f'<path class="grid" d="{lines}"/>{base}{"".join(labels)}'
 
 
-def _legend(named: Sequence[Series], y: Axis, left: float) -> str:
-    parts, place = [], left
-    for one in named:
-        label = f"{one.name} {y.show(one.points[-1][1])}"
-        parts.append(f'<path class="line s{one.color}" d="M{place:.1f} 12h14"/>{text_at(place + 20, 16, label, "key")}')
-        place += 40 + CHARACTER * len(label)
-    return "".join(parts)
+def _legend(named: Sequence[Series], y: Axis, left: float, width: int) -> tuple[str, int]:
+    """The legend, and how many lines it takes."""
+    entries = key_rows([f"{one.name} {y.show(one.points[-1][1])}" for one in named], left, width)
+    parts = [
+        f'<path class="line s{one.color}" d="M{place:.1f} {12 + 18 * row}h14"/>'
+        + text_at(place + 20, 16 + 18 * row, label, "key")
+        for one, (row, place, label) in zip(named, entries, strict=True)
+    ]
+    return "".join(parts), 1 + max((row for row, _, _ in entries), default=0)
+
+
+def _band(one: Series, across: _Scale, up: _Scale) -> str:
+    above = [f"{across(x):.1f} {up(high):.1f}" for x, _, high in one.band]
+    below = [f"{across(x):.1f} {up(low):.1f}" for x, low, _ in reversed(one.band)]
+    return f'<path class="band p{one.color}" d="M{"L".join(above + below)}z"/>'
+
+
+def _mark(mark: Mark, across: _Scale, up: _Scale) -> str:
+    if mark.y is not None:
+        y = up(mark.y)
+        line = f'<path class="limit" d="M{across.start:.1f} {y:.1f}H{across.end:.1f}"/>'
+        return line + text_at(across.start + 6, y - 5 if y > up.end + 18 else y + 14, mark.words, "key")
+    if mark.x is None or not across.low <= mark.x <= across.high:
+        return ""
+    x = across(mark.x)
+    late = x > (across.start + across.end) / 2
+    line = f'<path class="limit" d="M{x:.1f} {up.end:.1f}V{up.start:.1f}"/>'
+    return line + text_at(x - 6 if late else x + 6, up.start - 8, mark.words, "key end" if late else "key")
 
 
 def _curve(one: Series, across: _Scale, up: _Scale) -> str:
@@ -338,7 +395,7 @@ def _read_out(named: Sequence[Series], x: Axis, y: Axis, across: _Scale, up: _Sc
     for at, start, end in zip(guide, edges, edges[1:], strict=False):
         nearest = [(one, min(one.points, key=lambda point: abs(point[0] - at))) for one in named]
         values = " · ".join(f"{one.name} {y.show(point[1])}" for one, point in nearest)
-        where = fmt.duration(at) if x.scale == "time" else f"{x.label} {x.show(at)}"
+        where = fmt.duration(at) if x.scale == "time" else f"{x.label} {x.show(at)}".strip()
         line = f'<line x1="{across(at):.1f}" x2="{across(at):.1f}" y1="{up.end}" y2="{up.start}"/>'
         dots = [circle(f"dot s{one.color}", across(point[0]), up(point[1]), 3.5) for one, point in nearest]
         cover = rect(start, up.end, end - start, up.start - up.end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 from collections.abc import Sequence
 
@@ -47,6 +48,21 @@ def time_ticks(high_s: float, most: int) -> list[float]:
     days = max(1, math.ceil(high_s / 86400 / most))
     step = next((float(step) for step in _TIME_STEPS_S if high_s / step < most), 86400.0 * days)
     return [index * step for index in range(int(high_s / step + 1e-9) + 1)]
+
+
+def date_ticks(low: float, high: float, most: int) -> list[float]:
+    """At most about ``most`` days as ordinals within [low, high]: firsts of months, or whole weeks of a short time."""
+    first, last = (datetime.date.fromordinal(int(end)) for end in (math.ceil(low), math.floor(high)))
+    for step in (1, 2, 3, 6, 12, 24, 60, 120):
+        months = range(12 * first.year, 12 * (last.year + 1), step)
+        ticks = [float(datetime.date(month // 12, month % 12 + 1, 1).toordinal()) for month in months]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) <= most:
+            break
+    if len(ticks) > 2:
+        return ticks[:most]
+    weeks = max(1, math.ceil((high - low) / 7 / most))
+    return [math.ceil(low) + 7.0 * weeks * index for index in range(int((high - math.ceil(low)) / 7 / weeks) + 1)]
 
 
 def thin_extremes(points: Sequence[Point], most: int) -> list[Point]:
