@@ -205,7 +205,7 @@ def test_an_activity_of_the_file_replaces_the_lists_or_holds_the_hall_up() -> No
         ("site.activities=[{name='shell', days=1, after=['cooling']}]", r"^site\.activities\[0\]\.after: a circle"),
         ("site.activities=[{name='x', days=1, earliest=2023-12-31}]", r"earliest: 2023-12-31 lies before site\.start"),
         (
-            "site.activities=[{name='shell', days=1, earliest=2024-05-01},{name='cooling', days=1, earliest=2024-04-01}]",
+            "site.activities=[{name='shell',days=1,earliest=2024-05-01},{name='cooling',days=1,earliest=2024-04-01}]",
             r"^site\.activities\[1\]\.earliest: 2024-04-01 lies before 2024-05-01, the earliest day of 'shell'",
         ),
         ("site.activities=[{name='hall', days=1}]", r"^site\.activities\[0\]\.name: 'hall' is the planner's own"),

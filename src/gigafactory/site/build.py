@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gigafactory.factory.catalog import assumption, chip, durations
+from gigafactory.factory.catalog import durations
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.site.activities import HALL, NETWORK, assumed
 from gigafactory.site.draws import Draws
 from gigafactory.site.graph import Times
+from gigafactory.site.load import firm_w, it_power_w, phase_days, pue
 from gigafactory.site.lots import Lots
 from gigafactory.site.supply import Deliveries
 
@@ -25,8 +26,8 @@ _DAY_S = 86400.0
 
 @dataclass(frozen=True)
 class Gate:
-    """The sources of electricity as steps. on: [draws, sources] days of arrival. off: [sources] days after the last of
-    supply, inf for good. power_w: [sources]; batteries add no energy, so theirs is 0."""
+    """The sources of electricity as steps. on, off: [draws, sources] first day of supply and first day without, inf for
+    never. power_w: [sources]; batteries add no energy, so theirs is 0."""
 
     on: np.ndarray
     off: np.ndarray
@@ -40,7 +41,7 @@ class Gate:
         power_w = self.power_w.copy()
         if without is not None:
             power_w[without] = 0.0
-        off = np.maximum(np.broadcast_to(self.off, self.on.shape), self.on)
+        off = np.maximum(self.off, self.on)
         at = np.concatenate([self.on, off], axis=1)
         change = np.concatenate([np.broadcast_to(power_w, off.shape), np.broadcast_to(-power_w, off.shape)], axis=1)
         rank = np.argsort(at, axis=1)
@@ -60,8 +61,8 @@ class Gate:
 @dataclass(frozen=True)
 class Built:
     """What `schedule` needs to say what the plan waits for. Arrays [draws, lots] are in the order of installation:
-    lot: index into the Lots; ready: both delivered and in an open hall; opened: hall open; taking: days of the crew;
-    need_w: peak of all lots up to this one. burn_in_days, halls_w_per_day, first_hall_power_w: [draws]."""
+    lot: index into the Lots; opened: day on which its hall is open; taking: days of the crew; need_w: peak facility
+    power of all lots up to this one. burn_in_days: [draws]."""
 
     lots: Lots
     gate: Gate
@@ -72,40 +73,12 @@ class Built:
     installed: np.ndarray
     powered: np.ndarray
     need_w: np.ndarray
-    first_hall_power_w: np.ndarray
     burn_in_days: np.ndarray
 
 
-def need_w_per_chip(factory: Factory, draws: Draws, name: str) -> np.ndarray:
-    """[draws] peak facility power of one chip with its share of server, fabric, storage and cooling."""
-    return it_power_w_per_chip(factory, name) * draws.of("site.pue", assumed("pue", factory.site.pue)).clip(1.0)
-
-
-def it_power_w_per_chip(factory: Factory, name: str) -> float:
-    """IT power of one chip with its share of server, fabric and storage: the file's, else from the chip's server."""
-    if factory.site.it_power_w_per_chip is not None:
-        return factory.site.it_power_w_per_chip
-    server = chip(name).server_power_w
-    fabric = assumption("fabric_power_w").value
-    return (
-        assumption("it_power_w_per_chip").value
-        if server is None
-        else server.value / chip(name).node_chips.value + fabric
-    )
-
-
 def gate(factory: Factory, draws: Draws) -> Gate:
-    """The site's sources. Their delays are drawn as "site.power[i].delay_weeks"."""
-    start = factory.site.start
-    assert start is not None
-    on, off, power_w = [], [], []
-    for index, phase in enumerate(factory.site.power):
-        late = draws.of(f"site.power[{index}].delay_weeks", phase.delay_weeks) * _WEEK
-        on.append((phase.start - start).days + late)
-        off.append(np.inf if phase.end is None else float((phase.end - start).days + 1))
-        power_w.append(0.0 if phase.kind == "battery" else phase.power_w)
-    columns = np.stack(on, axis=1) if on else np.zeros((draws.count, 0))
-    return Gate(columns, np.array(off), np.array(power_w))
+    """The site's sources, as `load` draws them."""
+    return Gate(*phase_days(factory, draws), firm_w(factory))
 
 
 def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) -> Built:
@@ -116,10 +89,10 @@ def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) ->
     def sorted_(values: np.ndarray) -> np.ndarray:
         return np.take_along_axis(np.broadcast_to(values, rank.shape), rank, axis=1)
 
-    each_w = np.zeros(rank.shape)
+    each_w, facility_over_it = np.zeros(rank.shape), pue(factory, draws)
     for name in dict.fromkeys(arrivals.chip):
         of_kind = np.array([other == name for other in arrivals.chip])
-        each_w[:, of_kind] = need_w_per_chip(factory, draws, name)[:, None] * arrivals.count[of_kind]
+        each_w[:, of_kind] = (it_power_w(factory, name) * facility_over_it)[:, None] * arrivals.count[of_kind]
     need_w = np.cumsum(sorted_(each_w), axis=1)
     delivered = sorted_(arrivals.day)
 
@@ -159,7 +132,7 @@ def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) ->
         useful=back(useful),
         **_broken(factory, draws),
     )
-    return Built(lots, sources, rank, delivered, opened, taking, installed, powered, need_w, first_w, burn_in)
+    return Built(lots, sources, rank, delivered, opened, taking, installed, powered, need_w, burn_in)
 
 
 def _broken(factory: Factory, draws: Draws) -> dict[str, np.ndarray]:

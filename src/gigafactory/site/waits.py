@@ -140,8 +140,9 @@ def _power(factory: Factory, built: Built, chain: _Chain, last: np.ndarray) -> I
         if phase.kind == "battery":
             continue
         without = built.gate.opens(need_w, installed, without=index)[:, 0]
+        on = built.gate.on[:, index]
         needed = np.isfinite(late) & (without > late + EXACT)
-        slack = np.where(needed, late - built.gate.on[:, index], np.inf)
+        slack = np.where(needed, late - np.where(np.isfinite(on), on, 0.0), np.inf)
         early = chain.gate
         assert early is not None
         on = early.on.copy()
@@ -155,7 +156,7 @@ def _chain(factory: Factory, built: Built, times: Times) -> _Chain:
     """The first GAIN_DRAWS draws."""
     few = slice(0, GAIN_DRAWS)
     cut = replace(times, start=times.start[few], finish=times.finish[few])
-    gate = replace(built.gate, on=built.gate.on[few]) if factory.site.power else None
+    gate = replace(built.gate, on=built.gate.on[few], off=built.gate.off[few]) if factory.site.power else None
     further = (built.opened - times.of(HALL)[:, None])[few]
     return _Chain(cut, built, built.delivered[few], further, built.taking[few], built.burn_in_days[few], gate)
 
