@@ -150,6 +150,15 @@ COMMANDS = {
         "Fit the twin's constants to your own measured runs.",
         ("gigafactory twin calibrate runs.csv",),
     ),
+    "plan": Command(
+        "gigafactory.cli.plan:plan",
+        "Plan a site: dates, power, parts, money, rent or build, each with its spread.",
+        (
+            "gigafactory plan examples/colossus.toml",
+            "gigafactory plan examples/colossus.toml --set site.target=2024-12-03",
+            "gigafactory plan --replay",
+        ),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
