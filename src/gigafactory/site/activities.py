@@ -12,7 +12,7 @@ from gigafactory.factory.catalog import Fact, activities, assumption
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.factory.site import Activity
-from gigafactory.site.draws import Draws
+from gigafactory.site.draws import Draws, certain
 from gigafactory.site.graph import Step, Times, run
 
 HALL = "hall"
@@ -35,7 +35,7 @@ def assumed(name: str, given: Spread | float | None = None) -> Spread:
     """What the factory file gives, else the catalogue's assumption of that name with its range."""
     if given is None:
         return spread_of(assumption(name))
-    return given if isinstance(given, Spread) else Spread(p10=given, p50=given, p90=given)
+    return given if isinstance(given, Spread) else certain(given)
 
 
 def site_times(factory: Factory, draws: Draws) -> Times:

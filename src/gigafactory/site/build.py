@@ -1,7 +1,8 @@
 """Deliveries to useful chips: halls, racks per day, the power gate, burn-in, what is dead on arrival.
 
 One crew installs lots in the order of their delivery, as halls open. A lot gets power when the supply exceeds the peak
-need of all that were installed before it and its own; a lot that has power keeps it.
+need of all that were installed before it and its own; a lot that has power keeps it. Nothing is useful before cables
+and tests across racks let a first job run.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Gate:
 class Built:
     """What `schedule` needs to say what the plan waits for. Arrays [draws, lots] are in the order of installation:
     lot: index into the Lots; opened: day on which its hall is open; taking: days of the crew; need_w: peak facility
-    power of all lots up to this one. burn_in_days: [draws]."""
+    power of all lots up to this one. burn_in_days: [draws]. first_job: [draws] day on which a first job can run."""
 
     lots: Lots
     gate: Gate
@@ -74,6 +75,7 @@ class Built:
     powered: np.ndarray
     need_w: np.ndarray
     burn_in_days: np.ndarray
+    first_job: np.ndarray
 
 
 def gate(factory: Factory, draws: Draws) -> Gate:
@@ -114,7 +116,8 @@ def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) ->
     powered = np.maximum.accumulate(sources.opens(need_w, installed), axis=1)
     burn_in = draws.of("site.burn_in_days", assumed("burn_in_days", site.burn_in_days))
     commissioned = powered + burn_in[:, None]
-    useful = np.maximum(commissioned, times.of(NETWORK)[:, None])
+    first_job = installed[:, 0] - taking[:, 0] + draws.of("site.first_job_days", assumed("first_job_days"))
+    useful = np.maximum(commissioned, np.maximum(times.of(NETWORK), first_job)[:, None])
 
     def back(values: np.ndarray) -> np.ndarray:
         result = np.empty_like(values)
@@ -132,7 +135,7 @@ def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) ->
         useful=back(useful),
         **_broken(factory, draws),
     )
-    return Built(lots, sources, rank, delivered, opened, taking, installed, powered, need_w, burn_in)
+    return Built(lots, sources, rank, delivered, opened, taking, installed, powered, need_w, burn_in, first_job)
 
 
 def _broken(factory: Factory, draws: Draws) -> dict[str, np.ndarray]:

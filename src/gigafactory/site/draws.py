@@ -38,6 +38,11 @@ class Draws:
         return quantile(spread, self.uniform(name))
 
 
+def certain(value: float) -> Spread:
+    """The spread of a number that is known."""
+    return Spread(p10=value, p50=value, p90=value)
+
+
 def quantile(spread: Spread, rank: np.ndarray) -> np.ndarray:
     """The value at each rank (0 to 1, any shape) of a distribution with the spread's 10th, 50th and 90th percentile.
 

@@ -15,7 +15,7 @@ from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.factory.site import Order
 from gigafactory.site.activities import spread_of
-from gigafactory.site.draws import Z90, Draws, quantile
+from gigafactory.site.draws import Z90, Draws, certain, quantile
 
 MOST_LOTS = 192
 CORRELATION = 0.5
@@ -116,7 +116,7 @@ def _lots(count: int, lot_chips: int) -> list[int]:
 def _shares(factory: Factory, draws: Draws) -> dict[int, np.ndarray]:
     """Order index -> [draws] share that it gets: what it asks for, less where all bids add up to more than 1."""
     asked = {
-        index: draws.of(f"site.orders[{index}].allocation_share", _certain(order.allocation_share))
+        index: draws.of(f"site.orders[{index}].allocation_share", certain(order.allocation_share))
         for index, order in enumerate(factory.site.orders)
         if order.allocation_share is not None
     }
@@ -131,10 +131,6 @@ def _shares(factory: Factory, draws: Draws) -> dict[int, np.ndarray]:
         same = sum(asked[other] for other in asked if factory.site.orders[other].chip in made_by.chips)
         result[index] = asked[index] / np.maximum(1.0, taken + same)
     return result
-
-
-def _certain(value: float) -> Spread:
-    return Spread(p10=value, p50=value, p90=value)
 
 
 def _own_slots(

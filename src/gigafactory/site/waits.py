@@ -50,6 +50,7 @@ class _Chain:
     further: np.ndarray
     taking: np.ndarray
     burn_in: np.ndarray
+    first_job_days: np.ndarray
     gate: Gate | None
 
     def last(self, hall: np.ndarray, network: np.ndarray) -> np.ndarray:
@@ -60,7 +61,8 @@ class _Chain:
         powered = installed
         if self.gate is not None:
             powered = self.gate.opens(self.built.need_w[: len(hall), -1:], installed[:, None])[:, 0]
-        return np.maximum(powered + self.burn_in, network)
+        first_job = np.maximum(self.delivered, hall[:, None] + self.further)[:, 0] + self.first_job_days
+        return np.maximum(powered + self.burn_in, np.maximum(network, first_job))
 
 
 def constraints(factory: Factory, built: Built, times: Times) -> tuple[Constraint, ...]:
@@ -122,6 +124,11 @@ def _stages(factory: Factory, built: Built, times: Times) -> Iterator[Constraint
     slack = _left(last, built.lots.commissioned.max(axis=1))
     sooner = replace(chain, burn_in=np.zeros_like(chain.burn_in))
     yield Constraint("burn-in", "test of each group", "burn-in", _share(slack), slack, _gain(base, _last(sooner)))
+
+    slack = _left(last, built.first_job)
+    sooner = replace(chain, first_job_days=np.zeros_like(chain.first_job_days))
+    title = "cables and tests from the first rack to the first job"
+    yield Constraint("first-job", title, "installation", _share(slack), slack, _gain(base, _last(sooner)))
     if factory.site.power:
         yield from _power(factory, built, chain, last)
 
@@ -158,7 +165,10 @@ def _chain(factory: Factory, built: Built, times: Times) -> _Chain:
     cut = replace(times, start=times.start[few], finish=times.finish[few])
     gate = replace(built.gate, on=built.gate.on[few], off=built.gate.off[few]) if factory.site.power else None
     further = (built.opened - times.of(HALL)[:, None])[few]
-    return _Chain(cut, built, built.delivered[few], further, built.taking[few], built.burn_in_days[few], gate)
+    first_job = built.first_job - (built.installed - built.taking)[:, 0]
+    return _Chain(
+        cut, built, built.delivered[few], further, built.taking[few], built.burn_in_days[few], first_job[few], gate
+    )
 
 
 def _last(chain: _Chain) -> np.ndarray:
