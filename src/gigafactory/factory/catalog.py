@@ -212,6 +212,42 @@ class PowerSource(Entry):
     shed_hours_per_year: Fact | None = None
 
 
+class Price(Entry):
+    """What some chips cost by the year of the order. low and high are about the 10th and 90th percentile."""
+
+    chips: tuple[str, ...]
+    years: dict[int, Fact]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _sources(cls, raw: dict[str, Any]) -> dict[str, Any]:
+        def of(fact: Any) -> dict[str, Any]:
+            middle = {} if "value" in fact else {"value": (fact["low"] + fact["high"]) / 2}
+            return {"source": raw["source"], **middle, **fact}
+
+        return {**raw, "years": {year: of(fact) for year, fact in raw["years"].items()}}
+
+    def facts(self) -> dict[str, Fact]:
+        return {str(year): fact for year, fact in self.years.items()}
+
+
+class Rental(Entry):
+    """What an hour of one chip was rented for on a day."""
+
+    chip: str
+    day: datetime.date
+    basis: Literal["contract", "market", "demand", "list"]
+    usd_per_hour: Fact
+
+
+class Training(Entry):
+    """A model's training: on how many tokens, in sequences of which length."""
+
+    model: str
+    tokens: Fact
+    sequence: Fact
+
+
 class Buyer(Entry):
     """Who else bids for a supplier's output, and the share of it that goes there."""
 
@@ -279,6 +315,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "owners": Holding,
     "clusters": LargeCluster,
     "race": Assumption,
+    "prices": Price,
+    "rentals": Rental,
+    "trainings": Training,
 }
 
 
@@ -306,6 +345,9 @@ AnyEntry = (
     | PowerSource
     | Holding
     | LargeCluster
+    | Price
+    | Rental
+    | Training
     | CatalogueModel
 )
 
@@ -344,6 +386,13 @@ def headline(entry: AnyEntry) -> str:
             return f"{count(entry.quarters[day].value)} H100 equivalents, {day}"
         case LargeCluster():
             return f"{count(entry.h100_equivalents.value)} H100 equivalents, {entry.operational}"
+        case Price():
+            year = max(entry.years)
+            return f"{significant(entry.years[year].value)} USD in {year}"
+        case Rental():
+            return f"{significant(entry.usd_per_hour.value)} USD per hour, {entry.day}"
+        case Training():
+            return f"{count(entry.tokens.value)} tokens of {entry.model}"
     return f"{parameters(entry.config.parameters())} parameters"
 
 
@@ -415,6 +464,21 @@ def race_inputs() -> dict[str, Assumption]:
 def power_sources() -> dict[str, PowerSource]:
     """Name -> source of electricity, in the catalogue's order."""
     return _entries("sources")
+
+
+def prices() -> dict[str, Price]:
+    """Name -> price of chips by year, in the catalogue's order."""
+    return _entries("prices")
+
+
+def rentals() -> dict[str, Rental]:
+    """Name -> observed price of renting, in the catalogue's order."""
+    return _entries("rentals")
+
+
+def trainings() -> dict[str, Training]:
+    """Name -> training of a model, in the catalogue's order."""
+    return _entries("trainings")
 
 
 def _lookup(kind: str, name: str) -> Any:
