@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from scipy.special import ndtri
@@ -34,6 +34,7 @@ class Race:
     """Compute per owner until a date.
 
     dates: [steps], the first is the data's last day. stock: [draws, steps, owners] H100 equivalents on ``basis``.
+    aims: [draws, owners] growth per year that each aims at, mean over the time, as a factor.
     held_by: [steps - 1, 4] share of draws in which each of HOLDS sets the owner's growth. leased: H100 equivalents
     that the owner owns and another uses, taken off where ``count`` is "used".
     """
@@ -43,6 +44,7 @@ class Race:
     owners: tuple[str, ...]
     dates: tuple[datetime.date, ...]
     stock: np.ndarray
+    aims: np.ndarray
     held_by: np.ndarray
     fits: dict[str, Fit]
     supply: Supply
@@ -96,12 +98,6 @@ class Race:
         years = (self.dates[-1] - self.dates[0]).days / YEAR_DAYS
         return (stock[:, -1] / stock[:, 0]) ** (1 / years)
 
-    def told(self) -> dict[str, Any]:
-        """Plain data for --json and the page."""
-        from gigafactory.site.race_told import race_told
-
-        return race_told(self)
-
 
 def race(
     factory: Factory,
@@ -147,7 +143,10 @@ def race(
     if stage == "delivered":
         stock = stock * np.exp(_undelivered(factory, draws, owners, found))
     dates = _quarters(start, by)
-    stocks, holds = _run(factory, draws, owners, owner, stock, dates, found, limit, funds)
+    aims = _aims(factory, draws, owners, owner, found)
+    largest = drawn(factory, draws, "largest_share")
+    error = drawn(factory, draws, "output_error")
+    stocks, holds = _run(stock, dates, aims, limit, funds, largest, error, owners, owner)
     leased = catalog.race_inputs().get(f"leased_h100e_{owner.lower()}")
     return Race(
         owner=owner,
@@ -155,6 +154,7 @@ def race(
         owners=owners,
         dates=dates,
         stock=stocks,
+        aims=_mean_aim(aims, (by - start).days / YEAR_DAYS),
         held_by=holds,
         fits=found,
         supply=limit,
@@ -219,20 +219,29 @@ def _aims(
     return early, late, memory
 
 
+def _mean_aim(aims: tuple[np.ndarray, np.ndarray, np.ndarray], years: float) -> np.ndarray:
+    early, late, memory = aims
+    at = (np.arange(40) + 0.5) / 40 * years
+    kept = (memory[:, None] ** at).mean(axis=1)[:, None]
+    return np.exp(early * kept + late * (1 - kept))
+
+
 def _run(
-    factory: Factory,
-    draws: Draws,
-    owners: tuple[str, ...],
-    owner: str,
     stock: np.ndarray,
     dates: tuple[datetime.date, ...],
-    found: dict[str, Fit],
+    aims: tuple[np.ndarray, np.ndarray, np.ndarray],
     limit: Supply,
     funds: Money,
+    largest: np.ndarray,
+    error: np.ndarray,
+    owners: tuple[str, ...],
+    owner: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """[draws, steps, owners] of compute, and [steps - 1, HOLDS] what set the owner's growth."""
-    early, late, memory = _aims(factory, draws, owners, owner, found)
-    largest = drawn(factory, draws, "largest_share")
+    """[draws, steps, owners] of compute, and [steps - 1, HOLDS] what set the owner's growth.
+
+    largest, error: [draws], as the catalogue's largest_share and output_error.
+    """
+    early, late, memory = aims
     place = owners.index(owner)
     stocks, holds = [stock], []
     for before, after in zip(dates, dates[1:], strict=False):
@@ -240,16 +249,16 @@ def _run(
         at = (before - dates[0]).days / YEAR_DAYS + years / 2
         kept = (memory**at)[:, None]
         aimed = stocks[-1] * np.expm1(np.maximum(early * kept + late * (1 - kept), 0.0) * years)
-        made = limit.rate(at) * years
-        paid = _paid(funds, owners, at) * years
+        made = limit.rate(at) * years * error
+        paid = _paid(funds, owners, at) * years * error[:, None]
         share = (largest * made)[:, None]
         wanted = np.minimum(np.minimum(aimed, paid), share)
-        part = np.minimum(made / wanted.sum(axis=1), 1.0)
+        part = made / np.maximum(wanted.sum(axis=1), made)
         stocks.append(stocks[-1] + wanted * part[:, None])
         mine = np.stack([aimed[:, place], paid[:, place], share[:, 0]], axis=1)
         least = mine.argmin(axis=1)
         least = np.where((least == HOLDS.index("aim")) & (part < 1.0), HOLDS.index("supply"), least)
-        holds.append(np.bincount(least, minlength=len(HOLDS)) / draws.count)
+        holds.append(np.bincount(least, minlength=len(HOLDS)) / len(stock))
     return np.stack(stocks, axis=1), np.array(holds)
 
 

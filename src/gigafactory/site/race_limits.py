@@ -68,19 +68,17 @@ def supply(factory: Factory, draws: Draws, origin: datetime.date, basis: Basis, 
     Year ends up to one after the origin's year are taken as known by their sources; wafers grow from there. world:
     [draws] of the world's compute at the origin (its error is that of the output, too).
     """
-    years = [year for year in range(origin.year - 1, origin.year + 2) if f"cowos_wafers_{year}" in catalog.race_inputs()]
+    years = [
+        year for year in range(origin.year - 1, origin.year + 2) if f"cowos_wafers_{year}" in catalog.race_inputs()
+    ]
     wafers = np.stack([drawn(factory, draws, f"cowos_wafers_{year}") for year in years])
     at = np.array([(datetime.date(year, 12, 31) - origin).days / 365.25 for year in years])
-    start = year_before(origin)
-    now, before = held(WORLD, origin, basis, start) or 0.0, held(WORLD, start, basis, start) or 0.0
-    whole = held(WORLD, origin, basis) or now
-    # New suppliers of the year came with wafers, too: all of what was made is set against all wafers.
-    made = (now - before) * whole / now
+    made = added(WORLD, origin, basis)
     used = _MONTHS * (wafers[0] + wafers[1]) / 2
     return Supply(
         years=at,
         wafers=wafers,
-        per_wafer=made * (world / whole) / used,
+        per_wafer=made * (world / (held(WORLD, origin, basis) or 1.0)) / used,
         growth=drawn(factory, draws, "wafer_compute_growth"),
         later=drawn(factory, draws, "wafer_growth"),
     )
