@@ -74,8 +74,19 @@ def constraints(factory: Factory, built: Built, times: Times) -> tuple[Constrain
 def _late_ready(built: Built) -> tuple[np.ndarray, np.ndarray]:
     """[draws] the last day M; [draws, lots] the latest day for each lot to be ready for installation."""
     last = built.lots.useful.max(axis=1)
-    behind = np.cumsum(built.taking[:, ::-1], axis=1)[:, ::-1]
-    return last, (last - built.burn_in_days)[:, None] - behind
+    late = (last - built.burn_in_days)[:, None] - _behind(built)
+    late[:, 0] = np.minimum(late[:, 0], last - _first_job_days(built))
+    return last, late
+
+
+def _behind(built: Built) -> np.ndarray:
+    """[draws, lots] days that the crew needs for each lot and all after it."""
+    return np.cumsum(built.taking[:, ::-1], axis=1)[:, ::-1]
+
+
+def _first_job_days(built: Built) -> np.ndarray:
+    """[draws] days from the first rack that comes in to the first job."""
+    return built.first_job - (built.installed - built.taking)[:, 0]
 
 
 def _activities(factory: Factory, built: Built, times: Times) -> Iterator[Constraint]:
@@ -110,8 +121,8 @@ def _stages(factory: Factory, built: Built, times: Times) -> Iterator[Constraint
     yield Constraint("halls", "halls after the first", "halls", _share(slack), slack, _gain(base, _last(sooner)))
 
     ready = np.maximum(built.delivered, built.opened)
-    behind = np.cumsum(built.taking[:, ::-1], axis=1)[:, ::-1]
-    room = late - ready
+    behind = _behind(built)
+    room = (last - built.burn_in_days)[:, None] - behind - ready
     with np.errstate(invalid="ignore"):
         slack = (room / behind).min(axis=1) * behind[:, 0]
     # The last lot's own time in the crew's hands is no wait for the crew.
