@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
 
 
@@ -27,4 +28,4 @@ class Swings:
 
 def swings(factory: Factory) -> Swings:
     """Swings of the factory's training step at its meter. UserError where the twin cannot price the step."""
-    raise NotImplementedError
+    raise UserError("swings: are not computed yet")
