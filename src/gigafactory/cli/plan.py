@@ -1,0 +1,162 @@
+"""`gigafactory plan FILE`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gigafactory.cli.options import Sets
+
+if TYPE_CHECKING:
+    from gigafactory.factory.file import Factory
+    from gigafactory.factory.quantity import Spread
+
+Told = dict[str, Any]
+
+_NODE_DAYS = 12_000.0
+"""Of a quick simulation; at most _MOST_DAYS of them, so that three take about two seconds."""
+_MOST_DAYS = 3.0
+_SHOWN = ("first-useful", "all-delivered", "all-installed", "all-powered", "half-useful", "all-useful")
+
+
+def plan(
+    file: Annotated[
+        Path | None, typer.Argument(metavar="FILE", show_default=False, help="Factory file (TOML) with a site section.")
+    ] = None,
+    draws: Annotated[int, typer.Option(min=10, max=1_000_000, help="Futures that are drawn.")] = 10_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
+    sets: Sets = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything that was found as JSON.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(show_default=False, help="Page to write; none is runs/NAME-plan/report.html."),
+    ] = None,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Plan dated real sites instead, and print predicted against actual.")
+    ] = False,
+) -> None:
+    """Plan a site: when its chips are useful, with what power, parts and money, and whether to rent instead.
+
+    Every uncertain input of the file and of the catalogue is drawn many times; answers are percentiles over these
+    futures. The same file, seed and version give the same plan.
+    """
+    from gigafactory.errors import UserError
+
+    if replay:
+        _replay(draws, seed, as_json)
+        return
+    if file is None:
+        raise UserError("FILE: is missing: a factory file with a site section, e.g. examples/colossus.toml")
+
+    from gigafactory.factory.load import load_factory
+    from gigafactory.files import disk_errors, write_atomic
+    from gigafactory.report.plan_page import plan_page
+    from gigafactory.site.draws import Draws
+    from gigafactory.site.plan import plan as planned
+
+    factory = load_factory(file, sets or ())
+    try:
+        goodput, source = _goodput(factory)
+        found = planned(factory, Draws(draws, seed), goodput)
+        told = found.told()
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from None
+    told |= {"place": factory.site.place, "goodput": _goodput_told(goodput, source)}
+    page = html if html is not None else Path("runs") / f"{factory.name}-plan" / "report.html"
+    with disk_errors(page.parent, "create"):
+        page.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(page, plan_page(told))
+    if as_json:
+        print(json.dumps(told, allow_nan=False))
+        return
+    _print(told)
+    print(f"report: {page}   (all milestones, the bill of materials and the pictures are there)")
+
+
+def _goodput(factory: Factory) -> tuple[Spread | None, str]:
+    """Useful share of the time: the file's, else that of a simulation that was made, else of three quick ones.
+
+    A quick simulation needs a job that fills most of the cluster; its p10 and p90 are with twice and half the failures.
+    """
+    from gigafactory.errors import UserError
+    from gigafactory.factory.quantity import Spread
+    from gigafactory.supervise.rehearsal import rehearse
+
+    given = factory.twin.goodput
+    if given is not None:
+        return Spread(p10=given, p50=given, p90=given), "twin.goodput of the factory file"
+    ledger = Path("runs") / f"{factory.train.name}-sim" / "ledger.json"
+    try:
+        share = float(json.loads(ledger.read_text(encoding="utf-8"))["effective"])
+    except (OSError, ValueError, KeyError, TypeError):
+        share = 0.0
+    if 0 < share <= 1:
+        return Spread(p10=share, p50=share, p90=share), f"simulated: {ledger}"
+    if not factory.cluster.chips or factory.layout.devices * 2 < factory.cluster.chip_count:
+        return None, "the catalogue's; the file describes no job that fills the cluster"
+    section = factory.supervise.simulate
+    days = min(section.days, _NODE_DAYS / factory.cluster.node_count)
+    if days > _MOST_DAYS:
+        return None, f"the catalogue's; `gigafactory simulate` finds this job's in runs/{factory.train.name}-sim"
+    shares = []
+    try:
+        for more in (2.0, 1.0, 0.5):
+            rates = section.model_copy(update={"rate_factor": section.rate_factor * more})
+            supervise = factory.supervise.model_copy(update={"simulate": rates})
+            changed = factory.model_copy(update={"supervise": supervise})
+            found = rehearse(changed, days=days, seed=section.seed, directory=None)
+            shares.append(float(found.told["effective"]))
+    except UserError as error:
+        return None, f"the catalogue's; the job cannot be simulated: {error}"
+    low, middle, high = sorted(shares)
+    return Spread(p10=low, p50=middle, p90=high), f"simulated: {days:.3g} days; p10 and p90 with 2 and 0.5 x the failures"
+
+
+def _goodput_told(goodput: Spread | None, source: str) -> Told:
+    spread = None if goodput is None else {"p10": goodput.p10, "p50": goodput.p50, "p90": goodput.p90}
+    return {"share": spread, "source": source}
+
+
+def _print(told: Told) -> None:
+    from gigafactory.report.plan_page import PARTS, lead
+
+    console = Console(highlight=False)
+    console.print(f"[bold]{escape(told['name'])}[/bold]: {escape(lead(told))}", soft_wrap=True)
+    for name, heading in PARTS:
+        sentences = told["sentences"].get(name, ())
+        if not sentences:
+            continue
+        console.print(f"\n[bold]{heading}[/bold]")
+        if name == "when":
+            console.print(_milestones(told["when"]))
+        for sentence in sentences:
+            console.print(f"  {escape(sentence)}", soft_wrap=True)
+    share, source = told["goodput"]["share"], told["goodput"]["source"]
+    words = f"{100 * share['p50']:.1f} % ({source})" if share else source
+    console.print(f"\n[dim]goodput: {escape(words)}[/dim]", soft_wrap=True)
+
+
+def _milestones(when: Told) -> Table:
+    table = _table("  milestone", "p10", "p50", "p90")
+    for one in when["milestones"]:
+        if one["name"] in _SHOWN:
+            table.add_row(f"  {one['title']}", *(one["dates"][rank] or "never" for rank in ("p10", "p50", "p90")))
+    return table
+
+
+def _replay(draws: int, seed: int, as_json: bool) -> None:
+    raise NotImplementedError
+
+
+def _table(title: str, *headings: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, no_wrap=True)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
+    return table
