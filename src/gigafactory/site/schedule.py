@@ -10,11 +10,12 @@ import numpy as np
 
 from gigafactory.factory.file import Factory
 from gigafactory.site.activities import site_times
+from gigafactory.site.allocation import Allocation, allocations
 from gigafactory.site.build import Built, build
 from gigafactory.site.draws import Draws
 from gigafactory.site.graph import Times
 from gigafactory.site.lots import STAGES, Lots
-from gigafactory.site.supply import Deliveries, deliveries
+from gigafactory.site.supply import deliveries
 from gigafactory.site.waits import Constraint, constraints
 
 SHARES = (("quarter", 0.25, "a quarter"), ("half", 0.5, "half"), ("all", 1.0, "all"))
@@ -36,8 +37,8 @@ class Milestone:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Day 0 is the start. milestones in order of time; constraints with what would gain most first. competition: order
-    index -> [draws] share of the supplier's output that an order gets among its competitors."""
+    """Day 0 is the start. milestones in order of time; constraints with what would gain most first. allocations: of
+    the orders whose supplier's output is known."""
 
     start: datetime.date
     target: datetime.date | None
@@ -45,7 +46,7 @@ class Schedule:
     times: Times
     milestones: tuple[Milestone, ...]
     constraints: tuple[Constraint, ...]
-    competition: dict[int, np.ndarray]
+    allocations: tuple[Allocation, ...]
 
     @property
     def chip_count(self) -> int:
@@ -104,7 +105,7 @@ class Schedule:
                 | {"slack_days": _quantiles(each.slack), "gain_days": each.gain_days}
                 for each in self.constraints
             ],
-            "allocation": {f"order-{index + 1}": _quantiles(share) for index, share in self.competition.items()},
+            "allocations": [each.told() for each in self.allocations],
             "curves": {"days": days.tolist(), "dates": [str(self.date(day)) for day in days]}
             | {stage: _bands(self.lots.curve(stage, days)) for stage in STAGES},
         }
@@ -135,6 +136,7 @@ class Schedule:
         if idle:
             names = "; ".join(f"{each.title} {np.median(each.slack):,.0f} days" for each in idle)
             said.append(f"Slack in the median: {names}.")
+        said += [each.sentence() for each in self.allocations]
         never = float(np.isinf(every.day).mean())
         if never > 0:
             said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")
@@ -168,12 +170,11 @@ class Schedule:
 def schedule(factory: Factory, draws: Draws) -> Schedule:
     """The schedule of a factory with site.start and orders; UserError where one is missing or activities do not fit."""
     times = site_times(factory, draws)
-    arrivals = deliveries(factory, draws)
-    built = build(factory, draws, arrivals, times)
-    return _schedule(factory, times, arrivals, built)
+    built = build(factory, draws, deliveries(factory, draws), times)
+    return _schedule(factory, draws, times, built)
 
 
-def _schedule(factory: Factory, times: Times, arrivals: Deliveries, built: Built) -> Schedule:
+def _schedule(factory: Factory, draws: Draws, times: Times, built: Built) -> Schedule:
     lots, start = built.lots, factory.site.start
     assert start is not None
     total = int(lots.count.sum())
@@ -189,7 +190,13 @@ def _schedule(factory: Factory, times: Times, arrivals: Deliveries, built: Built
         found.append(Milestone(f"order-{index + 1}-useful", title, "useful", order.count, day))
     ranked = sorted(found, key=lambda each: (float(np.quantile(each.day, 0.5, method="inverted_cdf")), each.count))
     return Schedule(
-        start, factory.site.target, lots, times, tuple(ranked), constraints(factory, built, times), arrivals.share
+        start,
+        factory.site.target,
+        lots,
+        times,
+        tuple(ranked),
+        constraints(factory, built, times),
+        allocations(factory, draws),
     )
 
 
