@@ -17,7 +17,7 @@ target = 2024-06-30
 [[site.orders]]
 chip = "h100-sxm"
 count = 99840
-placed = 2023-12-15
+placed = 2024-01-01
 lead_weeks = { p10 = 2, p50 = 3, p90 = 8 }
 """
 

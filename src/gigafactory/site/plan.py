@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.site.draws import Draws
-from gigafactory.site.schedule import Schedule
+from gigafactory.site.makes import Makes, makes
+from gigafactory.site.money import Money, money
+from gigafactory.site.power import Power, power
+from gigafactory.site.rent import Rent, rent
+from gigafactory.site.schedule import Schedule, schedule
+
+PARTS = ("when", "power", "bill", "money", "rent", "makes")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Each part's result: schedule.Schedule, power.*, bill.*, money.*, rent.*, makes.* (each with told, sentences)."""
+    """Each part's result, with told() and sentences(); rent is none where the chip's price of renting is not known.
+
+    goodput: as given to `plan`.
+    """
 
     factory: Factory
     draws: Draws
+    goodput: Spread | None
     when: Schedule
-    power: Any
+    power: Power
     bill: Any
-    money: Any
-    rent: Any
-    makes: Any
+    money: Money
+    rent: Rent | None
+    makes: Makes
 
     def told(self) -> dict[str, Any]:
-        """Plain data of all parts by their names."""
-        raise NotImplementedError
+        """Plain data of all parts by their names, each with its sentences."""
+        whole: dict[str, Any] = {
+            "name": self.factory.name,
+            "seed": self.draws.seed,
+            "draws": self.draws.count,
+            "chips": self.when.chip_count,
+            "goodput": None if self.goodput is None else self.goodput.model_dump(),
+        }
+        for name in PARTS:
+            part = getattr(self, name)
+            whole[name] = None if part is None else part.told() | {"sentences": part.sentences()}
+        return whole
 
 
 def plan(factory: Factory, draws: Draws, goodput: Spread | None = None) -> Plan:
-    """All parts. goodput: useful share of the working chips' time; none is the catalogue's."""
-    raise NotImplementedError
+    """All parts. goodput: useful share of the working chips' time; none is the file's or the catalogue's.
+
+    UserError where the file lacks what a part needs, with the field's path.
+    """
+    when = schedule(factory, draws)
+    watts = _landed(lambda: power(factory, draws, when))
+    bill = _landed(lambda: _bill(factory, draws))
+    cost = _landed(lambda: money(factory, draws, when, watts, bill))
+    instead = _landed(lambda: rent(factory, draws, when, cost))
+    made = _landed(lambda: makes(factory, draws, when, watts, cost, goodput))
+    return Plan(factory, draws, goodput, when, watts, bill, cost, instead, made)
+
+
+def _bill(factory: Factory, draws: Draws) -> Any:
+    from gigafactory.site.bill import bill
+
+    return bill(factory, draws)
+
+
+def _landed(part: Callable[[], Any]) -> Any:
+    try:
+        return part()
+    except (NotImplementedError, ImportError, AttributeError):
+        return None

@@ -13,6 +13,7 @@ import numpy as np
 
 from gigafactory.factory.catalog import activities
 from gigafactory.factory.file import Factory
+from gigafactory.report.format import with_unit
 from gigafactory.site.activities import HALL, NETWORK
 from gigafactory.site.build import Built, Gate
 from gigafactory.site.graph import Times
@@ -166,7 +167,7 @@ def _power(factory: Factory, built: Built, chain: _Chain, last: np.ndarray) -> I
         on = early.on.copy()
         on[:, index] = -np.inf
         gain = _gain(base, _last(replace(chain, gate=replace(early, on=on))))
-        title = f"{phase.kind} of {phase.power_w / 1e6:,.0f} MW planned for {phase.start}"
+        title = f"{phase.kind} of {with_unit(phase.power_w, 'W')} planned for {phase.start}"
         yield Constraint(f"power-{index + 1}", title, "power", _share(np.where(waits, slack, np.inf)), slack, gain)
 
 
