@@ -121,7 +121,8 @@ def levels(origin: datetime.date, draws: Draws, basis: Basis) -> dict[str, np.nd
                 shared = min(sizes[holding.supplier] / _log_sd(holding, origin), 1.0)
             alone = ndtri(draws.uniform(f"race.level.{holding.name}"))
             score = shared * common[holding.supplier] + np.sqrt(1 - shared**2) * alone
-            up, down = np.log((fact.high or fact.value) / fact.value), np.log(fact.value / (fact.low or fact.value))
+            up = float(np.log((fact.high or fact.value) / fact.value))
+            down = float(np.log(fact.value / (fact.low or fact.value)))
             total += (
                 fact.value * basis_factor(holding, origin, basis) * np.exp(np.where(score > 0, up, down) / _Z95 * score)
             )

@@ -8,6 +8,7 @@ get the same part of it. So the world slows down with its wafers, and owners are
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -244,7 +245,7 @@ def _run(
     early, late, memory = aims
     place = owners.index(owner)
     stocks, holds = [stock], []
-    for before, after in zip(dates, dates[1:], strict=False):
+    for before, after in itertools.pairwise(dates):
         years = (after - before).days / YEAR_DAYS
         at = (before - dates[0]).days / YEAR_DAYS + years / 2
         kept = (memory**at)[:, None]

@@ -18,9 +18,10 @@ from gigafactory.site.race import Count, Race, Stage, race
 from gigafactory.site.race_limits import spread
 
 _SEARCH_DRAWS = 500
-_HALVINGS = 14
+_CLOSE = 1e-3  # of a value that was searched for, relative
 _MIDDLE = 0.5
 _RIVALS = "race.growth.rivals"
+_LEVERS = ("race.assume.largest_share", "race.assume.wafer_growth")  # beside the owner's aim and money
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Flip:
     """One input. ratio: median of the owner's compute over the rivals' with the input low and high, the rest drawn.
 
     low, high: its 10th and 90th percentile, or the words of a definition. likely: the probability at these two.
-    farthest: how far the search went (None: a definition). needed: the value at which the answer flips, None where it
-    does not until there.
+    farthest: how far the search went down and up (None: a definition). needed: the value at which the answer
+    flips, None where it does not until there.
     """
 
     name: str
@@ -38,7 +39,7 @@ class Flip:
     high: float | str
     ratio: tuple[float, float]
     likely: tuple[float, float]
-    farthest: float | None = None
+    farthest: tuple[float, float] | None = None
     needed: float | None = None
 
     @property
@@ -51,9 +52,9 @@ class Flip:
 class Flips:
     """The inputs by their swing.
 
-    together: where none flips the answer between its ends, inputs without the rivals' aims that do so at their
-    farthest, strongest first; empty where not even all of them do. needed_growth: the growth per year that the owner
-    must then aim at; None where that is not among them.
+    together: where none flips the answer between its ends, which of the owner's aim, its money, its largest share and
+    the wafers do so at their farthest, strongest first; empty where not even all of them do. needed_growth: the growth
+    per year that the owner must then aim at; None where that is not among them.
     """
 
     inputs: tuple[Flip, ...]
@@ -73,7 +74,10 @@ def flips(
     base: Race,
     by: datetime.date,
 ) -> Flips:
-    """The inputs of a race one at a time, and together where none flips the answer alone. About 150 runs of 500 draws."""
+    """The inputs of a race one at a time, and together where none flips the answer alone.
+
+    About 150 runs, 500 draws each.
+    """
     few = replace(draws, count=min(draws.count, _SEARCH_DRAWS))
 
     def run(
@@ -103,12 +107,13 @@ def flips(
     together: tuple[str, ...] = ()
     growth = None
     if not any(_crosses(one) for one in found):
-        own = [one for one in found if one.name != _RIVALS]
+        levers = (*(f"race.{kind}.{base.owner}" for kind in ("growth", "money_growth")), *_LEVERS)
+        own = [one for one in found if one.name in levers]
         together, growth = _together(run, ahead, own, f"race.growth.{base.owner}")
     return Flips(tuple(found), together, growth)
 
 
-def _inputs(factory: Factory, base: Race) -> list[tuple[str, str, float, float, tuple[float, ...]]]:
+def _inputs(factory: Factory, base: Race) -> list[tuple[str, str, float, float, tuple[float, float]]]:
     """Stream, words, low, high, farthest values in both directions."""
     world = spread(factory, "demand_growth")
     low, high = (float(end) for end in np.quantile(base.aims[:, base.owners.index(base.owner)], (0.1, 0.9)))
@@ -138,25 +143,29 @@ def _inputs(factory: Factory, base: Race) -> list[tuple[str, str, float, float, 
 
 
 def _one(
-    run: Callable[..., Race], ahead: bool, stream: str, words: str, low: float, high: float, farthest: tuple[float, ...]
+    run: Callable[..., Race],
+    ahead: bool,
+    stream: str,
+    words: str,
+    low: float,
+    high: float,
+    farthest: tuple[float, float],
 ) -> Flip:
     ends = [run({stream: value}) for value in (low, high)]
     ratios = [float(np.median(end.ratio)) for end in ends]
-    # The direction in which the answer can flip: up for who is behind, down for who is ahead.
-    rising = (ratios[1] >= ratios[0]) != ahead
-    limit, near = (farthest[1], low) if rising else (farthest[0], high)
     needed = None
-    if _flipped(run({stream: limit}), ahead):
+    for limit, near in ((farthest[0], high), (farthest[1], low)):
+        if not _flipped(run({stream: limit}), ahead):
+            continue
         inside, outside = limit, near
-        if not _flipped(run({stream: near}), ahead):
-            for _ in range(_HALVINGS):
-                middle = float(np.sqrt(inside * outside))
-                inside, outside = (middle, outside) if _flipped(run({stream: middle}), ahead) else (inside, middle)
-            needed = inside
-        else:
-            needed = near
+        while needed is None and not _flipped(run({stream: near}), ahead):
+            middle = float(np.sqrt(inside * outside))
+            inside, outside = (middle, outside) if _flipped(run({stream: middle}), ahead) else (inside, middle)
+            needed = inside if abs(np.log(inside / outside)) < _CLOSE else None
+        needed = near if needed is None else needed
+        break
     likely = (float(ends[0].probability[-1]), float(ends[1].probability[-1]))
-    return Flip(stream, words, low, high, (ratios[0], ratios[1]), likely, limit, needed)
+    return Flip(stream, words, low, high, (ratios[0], ratios[1]), likely, farthest, needed)
 
 
 def _definitions(run: Callable[..., Race], base: Race) -> list[Flip]:
@@ -188,13 +197,14 @@ def _together(
     run: Callable[..., Race], ahead: bool, found: Sequence[Flip], growth: str
 ) -> tuple[tuple[str, ...], float | None]:
     """Adds the input that moves the ratio most until the answer flips; then how much of the growth is needed."""
-    left = {one.name: one for one in found if one.farthest is not None}
+    left = {one.name: one.farthest for one in found if one.farthest is not None}
     fixed: dict[str, float] = {}
+    sign = -1.0 if ahead else 1.0
     while left:
-        tried = {name: run({**fixed, name: one.farthest}) for name, one in left.items()}
-        sign = -1.0 if ahead else 1.0
-        best = max(tried, key=lambda name: sign * float(np.median(tried[name].ratio)))
-        fixed[best] = left.pop(best).farthest or 0.0
+        tried = {(name, end): run({**fixed, name: end}) for name, ends in left.items() for end in ends}
+        best = max(tried, key=lambda each: sign * float(np.median(tried[each].ratio)))
+        fixed[best[0]] = best[1]
+        left.pop(best[0])
         if _flipped(tried[best], ahead):
             break
     else:
@@ -202,7 +212,7 @@ def _together(
     if growth not in fixed or ahead:
         return tuple(fixed), None
     inside, outside = fixed[growth], 1.0
-    for _ in range(_HALVINGS):
+    while abs(np.log(inside / outside)) > _CLOSE:
         middle = float(np.sqrt(inside * outside))
         flipped = _flipped(run({**fixed, growth: middle}), ahead)
         inside, outside = (middle, outside) if flipped else (inside, middle)
