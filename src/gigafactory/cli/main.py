@@ -159,6 +159,14 @@ COMMANDS = {
             "gigafactory plan --replay",
         ),
     ),
+    "race": Command(
+        "gigafactory.cli.race:race",
+        "Say who will own how much compute, and when one owner has more than its rivals.",
+        (
+            "gigafactory race",
+            "gigafactory race --owner xAI --rivals google,microsoft,meta --by 2030-12-31 --html race.html",
+        ),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
