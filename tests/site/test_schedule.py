@@ -81,7 +81,7 @@ def test_a_small_site_by_hand() -> None:
     assert source.critical == 1
     assert source.slack.max() == pytest.approx(0)
     assert found.constraints[0].kind == "power"
-    assert "turbine of 3 MW planned for 2024-07-01" in " ".join(found.sentences())
+    assert "turbine of 2.56 MW planned for 2024-07-01" in " ".join(found.sentences())
 
 
 def test_stages_come_in_order(colossus: Schedule) -> None:

@@ -21,6 +21,7 @@ from gigafactory.site.waits import Constraint, constraints
 SHARES = (("quarter", 0.25, "a quarter"), ("half", 0.5, "half"), ("all", 1.0, "all"))
 RANKS = (0.1, 0.5, 0.9)
 CURVE_POINTS = 120
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -125,18 +126,16 @@ class Schedule:
             stages = ", ".join(f"{stage} {_percent(by[stage])}" for stage in STAGES)
             said.append(f"By the target {self.target}, the probability that all are {stages}.")
         said += self._first_to_fix()
-        path = sorted(
-            (each for each in self.constraints if each.critical >= 0.05 and each.kind != "burn-in"),
-            key=lambda each: -each.critical,
-        )
+        path = sorted((each for each in self.constraints if each.critical >= 0.05), key=lambda each: -each.critical)
+        path = [each for each in path if each.kind != "burn-in"][:MOST_NAMED]
         if path:
             names = "; ".join(f"{each.title} ({_percent(each.critical)})" for each in path)
-            said.append(f"The last chip waits for: {names}.")
-        idle = [each for each in self.constraints if each.critical < 0.05 and np.isfinite(np.median(each.slack))]
+            said.append(f"The last chip waits most often for: {names}.")
+        left = [(float(np.median(each.slack)), each.title) for each in self.constraints if each.critical < 0.05]
+        idle = sorted((days, title) for days, title in left if np.isfinite(days))[:MOST_NAMED]
         if idle:
-            names = "; ".join(f"{each.title} {np.median(each.slack):,.0f} days" for each in idle)
-            said.append(f"Slack in the median: {names}.")
-        said += [each.sentence() for each in self.allocations]
+            said.append(f"Least slack beside: {'; '.join(f'{title} {days:,.0f} days' for days, title in idle)}.")
+        said += [each.sentence() for each in self.allocations if np.median(each.of_quarter) >= 0.01]
         never = float(np.isinf(every.day).mean())
         if never > 0:
             said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")

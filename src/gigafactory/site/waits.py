@@ -69,6 +69,7 @@ class _Chain:
 def constraints(factory: Factory, built: Built, times: Times) -> tuple[Constraint, ...]:
     """All that can hold the last chip up, what would gain most first."""
     found = [*_activities(factory, built, times), *_stages(factory, built, times)]
+    found = [replace(each, slack=np.where(np.abs(each.slack) < EXACT, 0.0, each.slack)) for each in found]
     return tuple(sorted(found, key=lambda each: (-each.gain_days, -each.critical)))
 
 
