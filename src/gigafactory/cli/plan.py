@@ -22,7 +22,6 @@ Told = dict[str, Any]
 _NODE_DAYS = 12_000.0
 """Of a quick simulation; at most _MOST_DAYS of them, so that three take about two seconds."""
 _MOST_DAYS = 3.0
-_SHOWN = ("first-useful", "all-delivered", "all-installed", "all-powered", "half-useful", "all-useful")
 
 
 def plan(
@@ -67,7 +66,7 @@ def plan(
         told = found.told()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    told |= {"place": factory.site.place, "goodput": _goodput_told(goodput, source)}
+    told |= {"place": factory.site.place, "goodput_source": source}
     page = html if html is not None else Path("runs") / f"{factory.name}-plan" / "report.html"
     with disk_errors(page.parent, "create"):
         page.parent.mkdir(parents=True, exist_ok=True)
@@ -115,12 +114,9 @@ def _goodput(factory: Factory) -> tuple[Spread | None, str]:
     except UserError as error:
         return None, f"the catalogue's; the job cannot be simulated: {error}"
     low, middle, high = sorted(shares)
-    return Spread(p10=low, p50=middle, p90=high), f"simulated: {days:.3g} days; p10 and p90 with 2 and 0.5 x the failures"
-
-
-def _goodput_told(goodput: Spread | None, source: str) -> Told:
-    spread = None if goodput is None else {"p10": goodput.p10, "p50": goodput.p50, "p90": goodput.p90}
-    return {"share": spread, "source": source}
+    return Spread(
+        p10=low, p50=middle, p90=high
+    ), f"simulated: {days:.3g} days; p10 and p90 with 2 and 0.5 x the failures"
 
 
 def _print(told: Told) -> None:
@@ -129,23 +125,25 @@ def _print(told: Told) -> None:
     console = Console(highlight=False)
     console.print(f"[bold]{escape(told['name'])}[/bold]: {escape(lead(told))}", soft_wrap=True)
     for name, heading in PARTS:
-        sentences = told["sentences"].get(name, ())
-        if not sentences:
+        part = told[name]
+        if part is None:
             continue
         console.print(f"\n[bold]{heading}[/bold]")
         if name == "when":
-            console.print(_milestones(told["when"]))
-        for sentence in sentences:
+            console.print(_milestones(part))
+        for sentence in part["sentences"]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
-    share, source = told["goodput"]["share"], told["goodput"]["source"]
+    share, source = told["goodput"], told["goodput_source"]
     words = f"{100 * share['p50']:.1f} % ({source})" if share else source
     console.print(f"\n[dim]goodput: {escape(words)}[/dim]", soft_wrap=True)
 
 
 def _milestones(when: Told) -> Table:
+    from gigafactory.report.plan_page import MILESTONES
+
     table = _table("  milestone", "p10", "p50", "p90")
     for one in when["milestones"]:
-        if one["name"] in _SHOWN:
+        if one["name"] in MILESTONES:
             table.add_row(f"  {one['title']}", *(one["dates"][rank] or "never" for rank in ("p10", "p50", "p90")))
     return table
 

@@ -350,7 +350,7 @@ def _frame(
 
 def _legend(named: Sequence[Series], y: Axis, left: float, width: int) -> tuple[str, int]:
     """The legend, and how many lines it takes."""
-    entries = key_rows([f"{one.name} {y.show(one.points[-1][1])}" for one in named], left, width)
+    entries = key_rows([f"{one.name} {y.show(one.points[-1][1])}  " for one in named], left, width)
     parts = [
         f'<path class="line s{one.color}" d="M{place:.1f} {12 + 18 * row}h14"/>'
         + text_at(place + 20, 16 + 18 * row, label, "key")

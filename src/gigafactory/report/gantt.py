@@ -63,7 +63,7 @@ def gantt(title: str, bars: Sequence[Bar], *, marks: Sequence[Mark] = (), width:
         words = f"{bar.name}: {bar.note}" if bar.note else bar.name
         parts.append(f"<g><title>{escape(words)}</title>{shapes}</g>")
         parts.append(text_at(_MARGIN, top + 9, bar.name, "key"))
-        parts.append(text_at(width - _MARGIN, top + 9, bar.note, "end"))
+        parts.append(text_at(_MARGIN + CHARACTER * len(bar.name) + 12, top + 9, bar.note))
     for mark in marks:
         if mark.x is not None:
             at = across(mark.x)

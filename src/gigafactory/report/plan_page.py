@@ -35,6 +35,9 @@ STAGES = (
 )
 """Curves of chips: stage, words, colour."""
 
+MILESTONES = ("first-useful", "all-delivered", "all-installed", "all-powered", "half-useful", "all-useful")
+"""Those that are told first."""
+
 CRITICAL = 0.10
 """Share of the futures from which on a bar is drawn as critical."""
 
@@ -55,7 +58,7 @@ def plan_page(told: Told) -> str:
     body = [page.tiles(tiles(told))]
     for name, heading in PARTS:
         part = told.get(name) or {}
-        words = _paragraphs((told.get("sentences") or {}).get(name, ()))
+        words = _paragraphs(part.get("sentences", ()))
         body.append(page.section(heading, words + figures[name] + _tables(part)))
     body.append(_assumptions(told))
     body.append(page.section("What the words mean", page.table((), list(DEFINITIONS.items()))))
@@ -99,7 +102,7 @@ def tiles(told: Told) -> list[page.Tile]:
     if every:
         dates = every["dates"]
         found.append(
-            page.Tile("All chips useful", _date(dates["p50"]), f"{_date(dates['p10'])} to {_date(dates['p90'])}")
+            page.Tile("All chips useful", _month(dates["p50"]), f"{_date(dates['p10'])} to {_date(dates['p90'])}")
         )
     target = when.get("target")
     if target:
@@ -211,23 +214,29 @@ def _bars_figure(told: Told) -> str:
 
 def _milestones_table(told: Told) -> str:
     when = told.get("when") or {}
-    rows = []
+    first, others = [], []
     for one in when.get("milestones", ()):
         dates = one["dates"]
         never = f"never in {fmt.share(one['never'])}" if one["never"] else ""
-        rows.append((one["title"], *(_date(dates[rank]) for rank in ("p10", "p50", "p90")), never))
-    return page.table(("milestone", "p10", "p50", "p90", ""), rows, numbers=(1, 2, 3, 4))
+        row = (one["title"], *(_date(dates[rank]) for rank in ("p10", "p50", "p90")), never)
+        (first if one["name"] in MILESTONES else others).append(row)
+    headers = ("milestone", "p10", "p50", "p90", "")
+    more = page.table(headers, others, numbers=(1, 2, 3, 4))
+    return page.table(headers, first, numbers=(1, 2, 3, 4)) + (page.folded(f"{len(others)} more", more) if more else "")
 
 
 def _waits_table(told: Told) -> str:
     when = told.get("when") or {}
-    rows = []
+    first, others = [], []
     for one in when.get("constraints", ()):
         slack = one["slack_days"]
         days = [fmt.MISSING if slack[rank] is None else f"{slack[rank]:,.0f}" for rank in ("p10", "p50", "p90")]
-        rows.append((one["title"], fmt.share(one["critical"]), " / ".join(days), f"{one['gain_days']:,.1f}"))
+        row = (one["title"], fmt.share(one["critical"]), " / ".join(days), f"{one['gain_days']:,.1f}")
+        (first if one["critical"] >= 0.02 or one["gain_days"] >= 1 else others).append(row)
     headers = ("what the last chip waits for", "critical", "slack in days, p10 / p50 / p90", "gain in days")
-    return page.table(headers, rows, numbers=(1, 2, 3))
+    more = page.table(headers, others, numbers=(1, 2, 3))
+    words = f"{len(others)} that hardly matter"
+    return page.table(headers, first, numbers=(1, 2, 3)) + (page.folded(words, more) if more else "")
 
 
 def _power_figures(told: Told) -> str:
@@ -368,6 +377,10 @@ def _ordinal(date: str) -> float:
 def _middle(spread: Told) -> float:
     value = spread["days"]["p50"]
     return float("inf") if value is None else float(value)
+
+
+def _month(date: str | None) -> str:
+    return "never" if date is None else f"{datetime.date.fromisoformat(date):%b %Y}"
 
 
 def _date(date: str | None) -> str:
