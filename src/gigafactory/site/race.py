@@ -147,7 +147,9 @@ def race(
     aims = _aims(factory, draws, owners, owner, found)
     largest = drawn(factory, draws, "largest_share")
     error = drawn(factory, draws, "output_error")
-    stocks, holds = _run(stock, dates, aims, limit, funds, largest, error, owners, owner)
+    apart = spread(factory, "owner_error")
+    errors = np.stack([error * draws.of(f"race.owner_error.{name}", apart) for name in owners], axis=1)
+    stocks, holds = _run(stock, dates, aims, limit, funds, largest, error, errors, owners, owner)
     leased = catalog.race_inputs().get(f"leased_h100e_{owner.lower()}")
     return Race(
         owner=owner,
@@ -235,12 +237,14 @@ def _run(
     funds: Money,
     largest: np.ndarray,
     error: np.ndarray,
+    errors: np.ndarray,
     owners: tuple[str, ...],
     owner: str,
 ) -> tuple[np.ndarray, np.ndarray]:
     """[draws, steps, owners] of compute, and [steps - 1, HOLDS] what set the owner's growth.
 
-    largest, error: [draws], as the catalogue's largest_share and output_error.
+    largest, error: [draws], as the catalogue's largest_share and output_error. errors: [draws, owners] of what each
+    gets for its money.
     """
     early, late, memory = aims
     place = owners.index(owner)
@@ -251,7 +255,7 @@ def _run(
         kept = (memory**at)[:, None]
         aimed = stocks[-1] * np.expm1(np.maximum(early * kept + late * (1 - kept), 0.0) * years)
         made = limit.rate(at) * years * error
-        paid = _paid(funds, owners, at) * years * error[:, None]
+        paid = _paid(funds, owners, at) * years * errors
         share = (largest * made)[:, None]
         wanted = np.minimum(np.minimum(aimed, paid), share)
         part = made / np.maximum(wanted.sum(axis=1), made)
