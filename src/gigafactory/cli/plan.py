@@ -22,6 +22,8 @@ Told = dict[str, Any]
 _NODE_DAYS = 12_000.0
 """Of a quick simulation; at most _MOST_DAYS of them, so that three take about two seconds."""
 _MOST_DAYS = 3.0
+_MOST_SENTENCES = 6
+"""Of a part on the terminal, the most important first; the page has all."""
 
 
 def plan(
@@ -131,7 +133,7 @@ def _print(told: Told) -> None:
         console.print(f"\n[bold]{heading}[/bold]")
         if name == "when":
             console.print(_milestones(part))
-        for sentence in part["sentences"]:
+        for sentence in part["sentences"][:_MOST_SENTENCES]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
     share, source = told["goodput"], told["goodput_source"]
     words = f"{100 * share['p50']:.1f} % ({source})" if share else source
