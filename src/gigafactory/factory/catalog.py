@@ -101,6 +101,7 @@ class Chip(Entry):
     power_w: Fact | None = None
     rated_power_w: Fact | None = None
     server_power_w: Fact | None = None
+    storage_j: Fact | None = None
     price_usd: Fact | None = None
     rent_usd_per_hour: Fact | None = None
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from gigafactory.errors import UserError
 from gigafactory.factory.catalog import Chip, assumption, chip
+from gigafactory.factory.cluster import ChipGroup
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.factory.site import PowerPhase
@@ -39,6 +40,13 @@ def capped_w(factory: Factory, of: Chip, cap_w: float | None) -> float:
     return _whole_w(factory, of) - saved_w
 
 
+def chip_w(group: ChipGroup) -> float:
+    """Rated power of a chip alone, or its cap. UserError where the catalogue has none."""
+    if group.chip.power_w is None:
+        raise UserError(f"cluster.chips: the catalogue has no power for {group.name!r}")
+    return min(group.chip.power_w.value, group.power_cap_w or group.chip.power_w.value)
+
+
 def _whole_w(factory: Factory, of: Chip) -> float:
     if factory.site.it_power_w_per_chip is not None:
         return factory.site.it_power_w_per_chip
@@ -48,7 +56,13 @@ def _whole_w(factory: Factory, of: Chip) -> float:
         server_w = of.power_w.value * assumption("server_power_factor").value
     else:
         raise UserError(f"site.it_power_w_per_chip: is missing, and the catalogue has no power for {of.name!r}")
-    return server_w + assumption("fabric_power_w").value
+    return server_w + assumption("fabric_power_w").value + nic_extra_w(factory)
+
+
+def nic_extra_w(factory: Factory) -> float:
+    """Power per chip by which this fabric's network cards exceed the usual ones."""
+    extra, node = factory.cluster.fabric.fabric.nic_extra_power_w, factory.cluster.node
+    return 0.0 if extra is None else extra.value * node.nics / node.chips
 
 
 def pue(factory: Factory, draws: Draws) -> np.ndarray:

@@ -192,8 +192,8 @@ class Power:
             if self.battery_j[end] > 0:
                 bridged = self.bridged_s((begin, end))
                 said.append(
-                    f"Batteries ({_w(self.battery_w[end])}, {with_unit(self.battery_j[end] / KWH_J * 1e3, 'Wh')}) add no"
-                    f" energy; they bridge that for {duration(bridged)}."
+                    f"The batteries there ({_w(self.battery_w[end])}) add no energy; they bridge that for"
+                    f" {duration(bridged)}."
                     if bridged
                     else f"The batteries there ({_w(self.battery_w[end])}) are too small to bridge that."
                 )
