@@ -289,3 +289,16 @@ def test_slack_of_an_order_is_what_it_can_be_later(colossus: Schedule) -> None:
     gains = [each.gain_days for each in colossus.constraints]
     assert gains == sorted(gains, reverse=True)
     assert min(gains) >= -1e-6
+
+
+def test_each_milestone_has_its_days_left_to_the_target() -> None:
+    found = schedule(lab("site.power=[]"), FEW)
+    told = found.told()
+    for each, milestone in zip(told["milestones"], found.milestones, strict=True):
+        assert each["by_target"] == found.probability(datetime.date(2024, 8, 1), each["stage"], milestone.count)
+        assert each["to_target_days"]["p50"] == pytest.approx(214 - each["days"]["p50"], abs=0.5)
+
+
+def test_orders_for_fewer_chips_than_the_cluster_has_are_told() -> None:
+    said = " ".join(schedule(lab("site.orders[0].count=2048"), FEW).sentences())
+    assert "The orders are for 2,048 chips, the cluster has 4,096." in said

@@ -10,6 +10,7 @@ import numpy as np
 from gigafactory.factory.catalog import outputs
 from gigafactory.factory.file import Factory
 from gigafactory.site.draws import Draws
+from gigafactory.site.percentiles import percentiles
 from gigafactory.site.supply import deliveries, output_per_quarter
 
 DRAWS = 1000
@@ -38,8 +39,8 @@ class Allocation:
         return {
             "order": f"order-{self.order + 1}",
             "title": self.title,
-            "of_quarter": _spread(self.of_quarter),
-            "got": None if self.got is None else _spread(self.got),
+            "of_quarter": percentiles(self.of_quarter),
+            "got": None if self.got is None else percentiles(self.got),
             "needed": {f"{chance:g}": share for chance, share in self.needed.items()},
             "last_day": {f"{times:g}": day for times, day in self.last_day.items()},
         }
@@ -124,8 +125,3 @@ def _last(factory: Factory, draws: Draws, index: int, share: float) -> np.ndarra
     site = factory.site.model_copy(update={"orders": tuple(orders)})
     found = deliveries(factory.model_copy(update={"site": site}), draws)
     return found.day[:, found.order == index].max(axis=1)
-
-
-def _spread(values: np.ndarray) -> dict[str, float]:
-    p10, p50, p90 = np.quantile(values, [0.1, 0.5, 0.9])
-    return {"p10": float(p10), "p50": float(p50), "p90": float(p90)}

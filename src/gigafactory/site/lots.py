@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -56,12 +57,20 @@ class Lots:
 
     def reached(self, stage: str, count: float) -> np.ndarray:
         """[draws] days at which lots of ``count`` chips together have reached a stage, inf where they never do."""
+        return self.reached_each(stage, [count])[0]
+
+    def reached_each(self, stage: str, counts: Sequence[float]) -> list[np.ndarray]:
+        """As `reached`, of several counts for the work of one."""
         at = getattr(self, stage)
         rank = np.argsort(at, axis=1)
-        enough = np.cumsum(self.count[rank], axis=1) >= count - 1e-9
-        first = np.argmax(enough, axis=1)
-        day = np.take_along_axis(np.take_along_axis(at, rank, axis=1), first[:, None], axis=1)[:, 0]
-        return np.where(enough.any(axis=1), day, np.inf)
+        at = np.take_along_axis(at, rank, axis=1)
+        total = np.cumsum(self.count[rank], axis=1)
+        result = []
+        for count in counts:
+            enough = total >= count - 1e-9
+            day = np.take_along_axis(at, np.argmax(enough, axis=1)[:, None], axis=1)[:, 0]
+            result.append(np.where(enough[:, -1], day, np.inf))
+        return result
 
     def order_end(self, stage: str, order: int) -> np.ndarray:
         """[draws] days at which the last lot of an order reaches a stage."""

@@ -15,11 +15,11 @@ from gigafactory.site.build import Built, build
 from gigafactory.site.draws import Draws
 from gigafactory.site.graph import Times
 from gigafactory.site.lots import STAGES, Lots
+from gigafactory.site.percentiles import RANKS, bands, percentile, percentiles
 from gigafactory.site.supply import deliveries
 from gigafactory.site.waits import Constraint, constraints
 
 SHARES = (("quarter", 0.25, "a quarter"), ("half", 0.5, "half"), ("all", 1.0, "all"))
-RANKS = (0.1, 0.5, 0.9)
 CURVE_POINTS = 120
 MOST_NAMED = 5
 
@@ -38,11 +38,12 @@ class Milestone:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Day 0 is the start. milestones in order of time; constraints with what would gain most first. allocations: of
-    the orders whose supplier's output is known."""
+    """Day 0 is the start. cluster_chips: of the cluster section, 0 where it names none. milestones in order of time;
+    constraints with what would gain most first. allocations: of the orders whose supplier's output is known."""
 
     start: datetime.date
     target: datetime.date | None
+    cluster_chips: int
     lots: Lots
     times: Times
     milestones: tuple[Milestone, ...]
@@ -76,7 +77,7 @@ class Schedule:
         """[days] at which the curves are told: from the start until most futures have all chips, or a while after the
         target."""
         last = self.last_day
-        ends = [float(np.quantile(last, rank, method="inverted_cdf")) for rank in RANKS]
+        ends = [percentile(last, rank) for rank in RANKS]
         ends += [self.day(self.target) * 1.1] if self.target else []
         ends += [float(self.lots.installed.max(axis=1).mean())]
         end = max(day for day in ends if np.isfinite(day))
@@ -93,6 +94,7 @@ class Schedule:
             "milestones": [
                 {"name": each.name, "title": each.title, "stage": each.stage, "count": each.count}
                 | self.spread(each.day)
+                | self._to_target(each.day)
                 for each in self.milestones
             ],
             "activities": [
@@ -103,17 +105,17 @@ class Schedule:
             ],
             "constraints": [
                 {"name": each.name, "title": each.title, "kind": each.kind, "critical": each.critical}
-                | {"slack_days": _quantiles(each.slack), "gain_days": each.gain_days}
+                | {"slack_days": percentiles(each.slack), "gain_days": each.gain_days}
                 for each in self.constraints
             ],
             "allocations": [each.told() for each in self.allocations],
             "curves": {"days": days.tolist(), "dates": [str(self.date(day)) for day in days]}
-            | {stage: _bands(self.lots.curve(stage, days)) for stage in STAGES},
+            | {stage: _curve(self.lots.curve(stage, days)) for stage in STAGES},
         }
 
     def spread(self, day: np.ndarray) -> dict[str, Any]:
         """days and dates of the percentiles p10, p50, p90 (none: never), and the share of futures without."""
-        days = _quantiles(day)
+        days = percentiles(day)
         dates = {name: None if value is None else str(self.date(value)) for name, value in days.items()}
         return {"days": days, "dates": dates, "never": float(np.isinf(day).mean())}
 
@@ -125,6 +127,8 @@ class Schedule:
             by = self._target(self.target)["probability"]
             stages = ", ".join(f"{stage} {_percent(by[stage])}" for stage in STAGES)
             said.append(f"By the target {self.target}, the probability that all are {stages}.")
+        if self.cluster_chips not in (0, self.chip_count):
+            said.append(f"The orders are for {self.chip_count:,} chips, the cluster has {self.cluster_chips:,}.")
         said += self._first_to_fix()
         path = sorted((each for each in self.constraints if each.critical >= 0.05), key=lambda each: -each.critical)
         path = [each for each in path if each.kind != "burn-in"][:MOST_NAMED]
@@ -140,6 +144,13 @@ class Schedule:
         if never > 0:
             said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")
         return said
+
+    def _to_target(self, day: np.ndarray) -> dict[str, Any]:
+        """Days left to the target, p10 the least, and the probability to have any."""
+        if self.target is None:
+            return {}
+        left = self.day(self.target) + 1 - day
+        return {"to_target_days": percentiles(left), "by_target": float((left > 0).mean())}
 
     def _first_to_fix(self) -> list[str]:
         first = self.constraints[0]
@@ -161,7 +172,7 @@ class Schedule:
         return {"date": date.isoformat(), "probability": {stage: self.probability(date, stage) for stage in STAGES}}
 
     def _between(self, day: np.ndarray) -> str:
-        dates = [self.date(float(np.quantile(day, rank, method="inverted_cdf"))) for rank in RANKS]
+        dates = [self.date(percentile(day, rank)) for rank in RANKS]
         low, middle, high = ("never" if date is None else date.isoformat() for date in dates)
         return low if low == high else f"{middle} in the median (80 % between {low} and {high})"
 
@@ -177,20 +188,23 @@ def _schedule(factory: Factory, draws: Draws, times: Times, built: Built) -> Sch
     lots, start = built.lots, factory.site.start
     assert start is not None
     total = int(lots.count.sum())
-    found = [Milestone("first-useful", "first chip useful", "useful", 1, lots.reached("useful", 1))]
+    found = []
     for stage in STAGES:
-        for name, share, words in SHARES:
-            count = int(np.ceil(share * total))
-            title = f"{words} of {total:,} chips {stage}"
-            found.append(Milestone(f"{name}-{stage}", title, stage, count, lots.reached(stage, count)))
+        counts = [int(np.ceil(share * total)) for _, share, _ in SHARES]
+        days = lots.reached_each(stage, [1, *counts])
+        if stage == "useful":
+            found.append(Milestone("first-useful", "first chip useful", stage, 1, days[0]))
+        for (name, _, words), count, day in zip(SHARES, counts, days[1:], strict=True):
+            found.append(Milestone(f"{name}-{stage}", f"{words} of {total:,} chips {stage}", stage, count, day))
     for index, order in enumerate(factory.site.orders):
         title = f"order {index + 1} useful ({order.count:,} {order.chip})"
         day = lots.order_end("useful", index)
         found.append(Milestone(f"order-{index + 1}-useful", title, "useful", order.count, day))
-    ranked = sorted(found, key=lambda each: (float(np.quantile(each.day, 0.5, method="inverted_cdf")), each.count))
+    ranked = sorted(found, key=lambda each: (percentile(each.day, 0.5), each.count))
     return Schedule(
         start,
         factory.site.target,
+        factory.cluster.chip_count,
         lots,
         times,
         tuple(ranked),
@@ -199,20 +213,9 @@ def _schedule(factory: Factory, draws: Draws, times: Times, built: Built) -> Sch
     )
 
 
-def _quantiles(values: np.ndarray) -> dict[str, float | None]:
-    """p10, p50, p90; none where infinite."""
-    found = np.quantile(values, RANKS, method="inverted_cdf")
-    return {
-        f"p{rank * 100:.0f}": float(value) if np.isfinite(value) else None
-        for rank, value in zip(RANKS, found, strict=True)
-    }
-
-
-def _bands(curve: np.ndarray) -> dict[str, list[float]]:
-    """p10, p50, p90 and mean of a curve [draws, days] at each of its days."""
-    bands = np.quantile(curve, RANKS, axis=0)
-    named = {f"p{rank * 100:.0f}": band.tolist() for rank, band in zip(RANKS, bands, strict=True)}
-    return named | {"mean": curve.mean(axis=0).tolist()}
+def _curve(chips: np.ndarray) -> dict[str, list[float]]:
+    """p10, p50, p90 and mean of [draws, days], by day."""
+    return bands(chips) | {"mean": chips.mean(axis=0).tolist()}
 
 
 def _percent(share: float) -> str:
