@@ -78,6 +78,8 @@ class Axis:
         if self.show is fmt.share:
             return [f"{100 * tick:.6g} %" for tick in ticks]
         top = max(map(abs, ticks), default=0.0)
+        if self.scale == "log" and top >= 1e4 and top > 1e3 * min(ticks):
+            return [fmt.count(tick) for tick in ticks]
         if top >= 1e4:
             size, prefix = next((size, prefix) for size, prefix in fmt.PREFIXES if top >= size)
             return [f"{tick / size:.6g} {prefix}" if tick else "0" for tick in ticks]

@@ -59,7 +59,7 @@ def date_ticks(low: float, high: float, most: int) -> list[float]:
         ticks = [tick for tick in ticks if low <= tick <= high]
         if len(ticks) <= most:
             break
-    if len(ticks) > 2:
+    if len(ticks) > 2 or (len(ticks) == 2 and high - low > 366):
         return ticks[:most]
     weeks = max(1, math.ceil((high - low) / 7 / most))
     return [math.ceil(low) + 7.0 * weeks * index for index in range(int((high - math.ceil(low)) / 7 / weeks) + 1)]
