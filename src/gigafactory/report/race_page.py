@@ -21,7 +21,8 @@ _DATE = Axis("", "date", show=lambda day: datetime.date.fromordinal(round(day)).
 _H100E = Axis("H100 equivalents", "log", show=fmt.count)
 _BANDS = "Until the data end, medians as published; then the median and the band of eight of ten futures."
 _SHOWN = 9
-_OWNERS_A_CHART = 4
+_OWNERS_A_CHART = 2
+_WHOLE = 1128  # width of a chart across the page
 
 
 def race_page(told: Told) -> str:
@@ -36,15 +37,13 @@ def race_page(told: Told) -> str:
             page.tiles(_tiles(told)),
             page.section("In words", "".join(f"<p>{page.text(sentence)}</p>" for sentence in rest)),
             page.section("Compute", page.grid([_against(told), _probability(told), *_fans(told)])),
-            page.section(
-                "What moves the answer", page.grid([_tornado(told)]) + page.table(*flip_rows(told), {1, 2, 3, 4})
-            ),
+            page.section("What moves the answer", _tornado(told) + page.table(*flip_rows(told), {1, 2, 3, 4})),
             page.section("Owners", page.table(*owner_rows(told), range(1, 9)), _OWNERS_NOTE),
             page.section(
                 "The path to it against the limits", page.table(*path_rows(told), range(1, 6)), _path_note(told)
             ),
             page.section("The claim as arithmetic", page.table(*claim_rows(told), range(3)), _CLAIM_NOTE),
-            page.section("Concentration", page.grid([_concentration(told)]), _CONCENTRATION_NOTE),
+            page.section("Concentration", _concentration(told), _CONCENTRATION_NOTE),
             page.section("The largest single clusters", page.table(*cluster_rows(told), {2, 3}), _CLUSTER_NOTE),
             page.section(
                 "The method on older data", page.table(*backtest_rows(told), range(2, 7)), _backtest_note(told)
@@ -165,7 +164,7 @@ def _tiles(told: Told) -> list[page.Tile]:
         page.Tile("Date", passing["p50"] or "not by then", late),
         page.Tile("Gap", f"{told['claim']['gap']:.2f}x a year", "faster than the rivals, from the published medians"),
         page.Tile("Grows", f"{_times(mine['growth']['p50'])} a year", f"{_times(told['needed_growth'])} is needed"),
-        page.Tile("Widest effect", alone["words"], f"{_value(alone['low'])} to {_value(alone['high'])}"),
+        page.Tile("Widest effect", f"{_ratio(alone['ratio'][0])} to {_ratio(alone['ratio'][1])}", alone["words"]),
     ]
 
 
@@ -232,9 +231,10 @@ def _tornado(told: Told) -> str:
         "Median of the owner's compute over the rivals', with the input at the low (blue) and at the high end (orange) "
         "of its range; at 1 they are equal."
     )
-    return page.figure(
-        caption, note, lambda width: tornado(caption, swings, base=base, show=_ratio, goal=goal, width=width)
+    figure = page.figure(
+        caption, note, lambda width: tornado(caption, swings, base=base, show=_ratio, goal=goal, width=_across(width))
     )
+    return f'<div class="whole">{figure}</div>'
 
 
 def _concentration(told: Told) -> str:
@@ -244,7 +244,15 @@ def _concentration(told: Told) -> str:
         band = [(day, value["p10"], value["p90"]) for day, value in rows if "p10" in value]
         series.append(Series(words, [(day, value["p50"]) for day, value in rows], color, band=band))
     axis = Axis("share", show=fmt.share, from_zero=True)
-    return _chart("Concentration of compute", _BANDS, series, axis)
+    caption = "Concentration of compute"
+    figure = page.figure(
+        caption, _BANDS, lambda width: line_chart(caption, series, x=_DATE, y=axis, width=_across(width))
+    )
+    return f'<div class="whole">{figure}</div>'
+
+
+def _across(width: int) -> int:
+    return _WHOLE if width > 400 else width
 
 
 def _chart(caption: str, note: str, series: Sequence[Series], y: Axis, marks: Sequence[Mark] = ()) -> str:
@@ -260,8 +268,10 @@ def _path_note(told: Told) -> str:
 
 def _backtest_note(told: Told) -> str:
     shares = ", ".join(f"{fmt.share(share)} of the owners ({day})" for day, share in told["coverage"].items())
+    missed = [one for one in told["backtest"] if not one["within"]]
+    above = sum(one["actual"] > one["p90"] for one in missed)
     return (
-        f"Within the band that should hold 80 %: {shares}. The bands are as wide as the method's errors in these two "
+        f"Within the band that should hold 80 %: {shares}; {above} of {len(missed)} misses came out above. The bands are as wide as the method's errors in these two "
         "years, which are no independent proof; errors are largely the world's, so owners miss together. An export "
         "ban (China) and a site that starts at once (xAI) are not foreseen."
     )

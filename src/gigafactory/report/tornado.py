@@ -45,9 +45,10 @@ def tornado(
         return _MARGIN + part * (width - 2 * _MARGIN)
 
     top, bottom = 26.0, 26.0 + _ROW * len(swings)
-    parts = [_line(across(base), top, bottom, f"forecast {show(base)}", width)]
+    rows = len(swings)
+    parts = [_line(across(base), top, rows, f"forecast {show(base)}", width)]
     if goal is not None:
-        parts.append(_line(across(goal[0]), top, bottom, goal[1], width))
+        parts.append(_line(across(goal[0]), top, rows, goal[1], width))
     for index, one in enumerate(swings):
         y = top + index * _ROW
         start, end = sorted((across(one.low), across(one.high)))
@@ -65,10 +66,12 @@ def tornado(
     return svg(title, f"{words}.", width, math.ceil(bottom + 26), "".join(parts))
 
 
-def _line(x: float, top: float, bottom: float, words: str, width: int) -> str:
+def _line(x: float, top: float, rows: int, words: str, width: int) -> str:
+    """Beside the bars only, not through their words."""
     half = len(words) * CHARACTER / 2
     place = min(max(x, half + 2), width - half - 2)
-    return f'<path class="limit" d="M{x:.1f} {top - 4:.1f}V{bottom:.1f}"/>{text_at(place, 14, words, "key middle")}'
+    marks = "".join(f"M{x:.1f} {top + index * _ROW + 18:.1f}v16" for index in range(rows))
+    return f'<path class="limit" d="{marks}"/>{text_at(place, 14, words, "key middle")}'
 
 
 def _cut(words: str, width: int) -> str:
