@@ -123,6 +123,9 @@ class Schedule:
         """The answer in words, the most important first."""
         every = next(each for each in self.milestones if each.name == "all-useful")
         said = [f"All {self.chip_count:,} chips are useful by {self._between(every.day)}."]
+        never = float(np.isinf(every.day).mean())
+        if never >= 0.005:
+            said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")
         if self.target is not None:
             by = self._target(self.target)["probability"]
             stages = ", ".join(f"{stage} {_percent(by[stage])}" for stage in STAGES)
@@ -140,9 +143,6 @@ class Schedule:
         if idle:
             said.append(f"Least slack beside: {'; '.join(f'{title} {days:,.0f} days' for days, title in idle)}.")
         said += [each.sentence() for each in self.allocations if np.median(each.of_quarter) >= 0.01]
-        never = float(np.isinf(every.day).mean())
-        if never > 0:
-            said.append(f"In {_percent(never)} of the futures not all chips ever get power: the sources are too small.")
         return said
 
     def _to_target(self, day: np.ndarray) -> dict[str, Any]:
