@@ -1,0 +1,275 @@
+"""The planner against published numbers, and how fast it is.
+
+    python bench/site.py             the table P1 to P22, then speeds: about two minutes
+    python bench/site.py --quick     the table alone
+
+P1 to P22 are formulas and dated facts of public sources (SemiAnalysis, Epoch AI, press), each with the tolerance that
+was set before the planner was written. Speeds are seconds of one processor core. Writes bench/results/site-CPU.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import datetime
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from gigafactory.factory.file import Factory
+from gigafactory.factory.load import load_factory, parse_factory
+from gigafactory.site.draws import Draws
+from gigafactory.site.load import chips_within, it_power_w
+from gigafactory.site.ownership import held
+from gigafactory.site.plan import plan
+from gigafactory.site.power import Power, power
+from gigafactory.site.race_claim import bound_growth, gap_factor
+from gigafactory.site.schedule import schedule
+
+sys.path.insert(0, str(Path(__file__).parent))
+from common import machine_facts, write_results
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+DATA = Path(__file__).parents[2] / "shared" / "data"
+KWH_J = 3.6e6
+HOURS_PER_YEAR = 8760.0
+GOAL_PLAN_S, GOAL_SENSITIVITY_S = 10.0, 60.0
+DRAWS = Draws(200, 0)
+OWNED_2025 = {"Google": 5.05e6, "Microsoft": 3.42e6, "Amazon": 2.45e6, "Meta": 2.30e6, "xAI": 0.554e6, "world": 19.7e6}
+"""Epoch AI's medians (CC-BY 4.0), H100 equivalents."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One number: what was published, what the planner says, and whether that is within the tolerance.
+
+    expected, got: numbers, or words where it is a band or an answer."""
+
+    id: str
+    what: str
+    expected: float | str
+    got: float | str
+    tolerance: str
+    passed: bool
+
+
+def near(id_: str, what: str, expected: float, got: float, tolerance: float) -> Check:
+    """Within a share of what was expected; 0 is exact, in as many decimals as were published."""
+    if tolerance == 0:
+        decimals = len(f"{expected!r}".partition(".")[2]) if isinstance(expected, float) else 0
+        return Check(id_, what, expected, got, "exact", round(got, decimals) == expected)
+    return Check(id_, what, expected, got, f"{100 * tolerance:g} %", abs(got - expected) <= tolerance * abs(expected))
+
+
+def within(id_: str, what: str, low: float, high: float, got: float) -> Check:
+    return Check(id_, what, f"{low:g} to {high:g}", got, "band", low <= got <= high)
+
+
+def holds(id_: str, what: str, expected: str, got: str, passed: bool) -> Check:
+    return Check(id_, what, expected, got, "holds", passed)
+
+
+def site(chip: str, count: int, *sets: str, node: int = 8) -> Factory:
+    """A site whose chips are all there and powered within its first days, so that years are whole."""
+    text = f"""
+name = "point"
+[[cluster.chips]]
+name = "{chip}"
+count = {count}
+[cluster.node]
+chips = {node}
+[site]
+kind = "colocation"
+start = 2025-01-01
+target = 2026-12-31
+pue = 1.25
+racks_per_day = 1e6
+burn_in_days = 0
+dead_on_arrival = 0
+[[site.orders]]
+chip = "{chip}"
+count = {count}
+placed = 2024-12-01
+lead_weeks = 0
+"""
+    return parse_factory(text, "point", list(sets))
+
+
+def power_of(factory: Factory) -> Power:
+    return power(factory, DRAWS, schedule(factory, DRAWS))
+
+
+def _middle(values: np.ndarray) -> float:
+    return float(np.median(values))
+
+
+def power_checks() -> Iterator[Check]:
+    """P1 to P4, P8, P21, P22."""
+    of = power_of(
+        site("h100-sxm", 20_480, "site.it_power_w_per_chip=1389", "site.utilization=0.8",
+             "site.money.energy_usd_per_kwh=0.083")
+    )  # fmt: skip
+    yield near("P1", "20,480 H100: MW of IT", 28.4, _middle(of.peak_w[:, -1] / of.pue) / 1e6, 0.002)
+    yield near("P1", "their MWh a year", 249_193, _middle(of.year_energy_j) / KWH_J / 1e3, 0.001)
+    yield near("P1", "their electricity in M$", 20.7, _middle(of.year_usd) / 1e6, 0.002)
+    large = site("h100-sxm", 100_000)
+    yield near("P2", "100,000 H100: MW of IT", 138.9, 1e5 * it_power_w(large, "h100-sxm") / 1e6, 0.0)
+    paid = power_of(site("h100-sxm", 100_000, "site.it_power_w_per_chip=1452", "site.utilization=1",
+                         "site.money.energy_usd_per_kwh=0.078"))  # fmt: skip
+    yield near("P3", "mean MW of 1.59 TWh a year", 181.5, _middle(paid.year_energy_j) / HOURS_PER_YEAR / 3.6e9, 0.002)
+    yield near("P3", "1.59 TWh at 0.078 $/kWh in M$", 124.0, _middle(paid.year_usd) / 1e6, 0.002)
+    yield near("P4", "H100 on 43 MW", 30_957, chips_within(large, "h100-sxm", 43e6, 1.0), 0.05)
+    spectrum = site("h100-sxm", 100_000, "cluster.fabric.name='spectrum-x-400g'")
+    more = it_power_w(spectrum, "h100-sxm") - it_power_w(large, "h100-sxm")
+    yield near("P8", "MW more with Spectrum-X at 100,000", 5.0, 1e5 * more / 1e6, 0.0)
+
+
+def dated_checks() -> Iterator[Check]:
+    """P14 and P15 (power), P19, P20."""
+    factory = load_factory(EXAMPLES / "colossus.toml")
+    when = schedule(factory, DRAWS_DATED)
+    of = power(factory, DRAWS_DATED, when)
+    yield near("P14", "Colossus, 200,000 chips: MW at the meter", 361, _middle(of.peak_w[:, -1]) / 1e6, 0.10)
+    yield near("P14", "its half on 2024-09-02", 181, _middle(of.peak_w[:, -1]) / 2e6, 0.10)
+    second = load_factory(EXAMPLES / "colossus-2.toml")
+    gb200 = it_power_w(second, "gb200-nvl72")
+    pue = _middle(power_pue(second))
+    yield near("P15", "110,000 GB200: MW of IT (239 with, 210 servers alone)", 239, 1.1e5 * gb200 / 1e6, 0.10)
+    yield within("P15", "their MW at the meter", 299, 323, 1.1e5 * gb200 * pue / 1e6)
+    day = datetime.date(2024, 9, 2)
+    low, middle, high = (
+        str(when.date(float(np.quantile(when.lots.reached("installed", 1e5), rank)))) for rank in (0.1, 0.5, 0.9)
+    )
+    yield holds("P19", "100,000 in their halls on 2024-09-02", "in the 80 % band", f"{low} {middle} {high}",
+                low <= day.isoformat() <= high)  # fmt: skip
+    ordinary = load_factory(EXAMPLES / "colossus.toml", ["site.kind='greenfield'", "site.power=[]"])
+    first = schedule(ordinary, DRAWS_DATED).lots.reached("useful", 1)
+    yield within("P19", "ordinary site: days to the first useful chip", 500, 630, _middle(first))
+    yield from _grid_alone(factory)
+
+
+def _grid_alone(factory: Factory) -> Iterator[Check]:
+    """P20: the first 100,000 on what the utility gave."""
+    grid = tuple(phase for phase in factory.site.power if phase.kind == "grid")
+    half = factory.site.model_copy(update={"power": grid, "orders": factory.site.orders[:1]})
+    alone = factory.model_copy(update={"site": half})
+    told = power(alone, DRAWS_DATED, schedule(alone, DRAWS_DATED)).told()
+    short = dict(zip(told["months"], told["short_probability"], strict=True))
+    given = dict(zip(told["months"], told["supply_w"]["p50"], strict=True))
+    share = short["2024-09-01"]
+    words = f"{100 * share:.0f} % of the futures"
+    yield holds("P20", "100,000 on the grid alone: short in September 2024", "more often than not", words, share > 0.5)
+    months = [month for month in short if "2024-09-01" <= month <= "2025-04-01"]
+    words = (
+        f"{sum(short[month] > 0.5 for month in months)} months, to {100 * max(short[month] for month in months):.0f} %"
+    )
+    yield holds("P20", "short until the substation of May 2025", "8 months", words, min(short[m] for m in months) > 0.5)
+    missing = 181e6 - given["2025-06-01"]
+    yield holds("P20", "own generation needed with it", ">= 30 MW", f"{missing / 1e6:.0f} MW", missing >= 30e6)
+
+
+DRAWS_DATED = Draws(2000, 0)
+
+
+def power_pue(factory: Factory) -> np.ndarray:
+    from gigafactory.site.load import pue
+
+    return pue(factory, DRAWS_DATED)
+
+
+def race_checks() -> Iterator[Check]:
+    """P16 to P18."""
+    for owner, expected in OWNED_2025.items():
+        got = held(owner, datetime.date(2025, 12, 31), "int8")
+        yield near("P16", f"{owner}: H100 equivalents at the end of 2025", expected, got or math.nan, 0.01)
+    yield near("P18", "growth gap to the world, x a year", 2.03, gap_factor(0.554, 19.7 - 0.554, 5.0), 0.01)
+    bound = bound_growth(50.0, 19.7 - 0.554, 4.5)
+    yield near("P18", "rivals' growth at which 50 M is more", 1.23, bound, 0.01)
+    path = DATA / "epoch" / "hub" / "gpu_clusters.csv"
+    if path.exists():
+        slope, count = largest_clusters(path)
+        yield Check("P17", "growth of the ten largest at their start", 2.54, slope, "0.05", abs(slope - 2.54) <= 0.05)
+        yield near("P17", "clusters among them", 65, count, 0.0)
+
+
+def largest_clusters(path: Path) -> tuple[float, int]:
+    """(growth per year as a factor, clusters) of those that were among the ten largest when they began."""
+    days, rates = [], []
+    with path.open(encoding="utf-8") as lines:
+        for row in csv.DictReader(lines):
+            rank, rate = row["Rank when first operational"], row["Max OP/s"]
+            date = row["First Operational Date"]
+            if row["Status"] != "Existing" or row["Exclude"] or not rank or not rate or not date:
+                continue
+            if float(rank) <= 10 and date >= "2019":
+                parts = [int(part) for part in date.split("-")] + [1, 1]
+                day = datetime.date(*parts[:3])
+                days.append(day.toordinal() / 365.25)
+                rates.append(math.log(float(rate)))
+    return math.exp(float(np.polyfit(days, rates, 1)[0])), len(days)
+
+
+GROUPS: tuple[Callable[[], Iterator[Check]], ...] = (power_checks, dated_checks, race_checks)
+
+
+def checks() -> list[Check]:
+    """All, in the order of their names."""
+    found = [check for group in GROUPS for check in group()]
+    return sorted(found, key=lambda check: int(check.id[1:]))
+
+
+def speeds() -> dict[str, float]:
+    """Seconds of one core for the whole Colossus plan of 10,000 draws and its sensitivities, and the memory."""
+    factory = load_factory(EXAMPLES / "colossus.toml")
+    start = time.process_time()
+    whole = plan(factory, Draws(10_000, 0))
+    planned_s = time.process_time() - start
+    start = time.process_time()
+    whole.told()
+    told_s = time.process_time() - start
+    return {
+        "plan_s": planned_s,
+        "told_s": told_s,
+        "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="no speeds")
+    wanted = parser.parse_args()
+    found = checks()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("id", "what", "expected", "got", "tolerance", ""):
+        table.add_column(heading, justify="right" if heading in ("expected", "got") else "left", overflow="fold")
+    for check in found:
+        words = (_number(check.expected), _number(check.got))
+        table.add_row(check.id, escape(check.what), *words, check.tolerance, "pass" if check.passed else "FAIL")
+    console = Console(highlight=False, width=120)
+    console.print(table)
+    console.print(f"{sum(check.passed for check in found)} of {len(found)} pass")
+    content: dict[str, Any] = {"machine": machine_facts(), "checks": [asdict(check) for check in found]}
+    if not wanted.quick:
+        content["speeds"] = speeds()
+        for name, value in content["speeds"].items():
+            console.print(f"{name:14} {value:,.2f}" if value < 1e6 else f"{name:14} {value / 1e9:,.2f} GB")
+        write_results("site", content)
+    sys.exit(0 if all(check.passed for check in found) else 1)
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:,.6g}"
+
+
+if __name__ == "__main__":
+    main()
