@@ -25,6 +25,7 @@ DAY_S, KWH_J = 86400.0, 3.6e6
 _PER_MONTH = 3
 _YEAR_MONTHS = 12
 _MOST_MONTHS = 120
+_MATTERS = 0.2  # of the futures: rarer months of shortfall get no remedies
 _ENOUGH = 1e-6  # of the need: below it a shortfall is rounding
 
 
@@ -39,7 +40,7 @@ class Power:
     and source_usd [draws, sources] of the last twelve months. battery_w, battery_j: [months] of all batteries
     there in the median. forbidden:
     [phases] share of the futures in which a phase may not run. it_w_per_chip: name -> peak. useful: [draws] chips that
-    work in the end.
+    work in the end. remedies: for each of the spells.
     """
 
     months: tuple[datetime.date, ...]
@@ -58,7 +59,7 @@ class Power:
     forbidden: dict[str, float]
     it_w_per_chip: dict[str, float]
     useful: np.ndarray
-    remedies: tuple[Remedy, ...]
+    remedies: tuple[tuple[Remedy, ...], ...]
     swings: Swings | None
     no_swings: str
 
@@ -83,12 +84,8 @@ class Power:
 
     @property
     def spells(self) -> tuple[tuple[int, int], ...]:
-        """First and last month of each run of months that are short in half of the futures; where no month is, in as
-        many as the worst one."""
-        share = self.is_short.mean(axis=0)
-        if not share.any():
-            return ()
-        short = np.concatenate([[False], share >= min(0.5, share.max()), [False]])
+        """First and last month of each run of months that are short in at least a fifth of the futures."""
+        short = np.concatenate([[False], self.is_short.mean(axis=0) >= _MATTERS, [False]])
         edges = np.flatnonzero(np.diff(short.astype(int)))
         return tuple((int(first), int(after) - 1) for first, after in zip(edges[::2], edges[1::2], strict=True))
 
@@ -126,8 +123,8 @@ class Power:
             "spells": [
                 {"first": self.months[spell[0]].isoformat(), "last": self.months[spell[1]].isoformat()}
                 | {"lasts": spell[1] == len(self.months) - 1, "short_w": _quantiles(self.worst_w(spell))}
-                | {"bridged_s": self.bridged_s(spell)}
-                for spell in self.spells
+                | {"bridged_s": self.bridged_s(spell), "remedies": [remedy.told() for remedy in found]}
+                for spell, found in zip(self.spells, self.remedies, strict=True)
             ],
             "battery": {"power_w": self.battery_w.tolist(), "energy_j": self.battery_j.tolist()},
             "forbidden": self.forbidden,
@@ -144,7 +141,6 @@ class Power:
                 | {"year_usd": _quantiles(self.source_usd[:, index])}
                 for index, name in enumerate(self.sources)
             ],
-            "remedies": [remedy.told() for remedy in self.remedies],
             "swings": None if self.swings is None else self.swings.told(),
             "no_swings": self.no_swings,
             "sentences": self.sentences(),
@@ -157,47 +153,59 @@ class Power:
             f"All chips need {_w(_middle(need))} at their peak ({_w(_middle(need / self.pue))} of it IT, PUE"
             f" {significant(_middle(self.pue))}) and {_w(_middle(need) * self.utilization)} on average."
         ]
-        if not self.sources:
-            said.append("The file names no sources of power (site.power), so nothing waits for them.")
-        else:
+        if self.sources:
             said += self._shortfall()
-        year_kwh = _middle(self.year_energy_j) / KWH_J
+        else:
+            said.append("The file names no sources of power (site.power), so nothing waits for them.")
+        ways = plain(self.remedies[0]) if self.remedies else []
+        year_wh = _middle(self.year_energy_j) / 3600
+        said += ways[:1]
         said.append(
-            f"In the last twelve months of the plan it takes {with_unit(year_kwh * 1e3, 'Wh')} for"
+            f"In the last twelve months of the plan it takes {with_unit(year_wh, 'Wh')} for"
             f" {with_unit(_middle(self.year_usd), '$')}; a useful chip stands for"
             f" {_w(_middle(self._w_per_useful()))} of facility power."
         )
+        said += ways[1:]
+        for later in self.remedies[1:]:
+            sources = [each for each in later if each.lead_weeks and each.usd and not each.late]
+            if sources:
+                said.append(
+                    f"Cheapest then: {min(sources, key=lambda each: each.usd.value if each.usd else 0.0).sentence()}"
+                )
+        said += [self._bridged(spell) for spell in self.spells if self.battery_j[spell[1]] > 0]
         for name, share in self.forbidden.items():
             said.append(f"In {100 * share:.0f} % of the futures the {name} may not run.")
-        return [*said, *plain(self.remedies)]
+        return said
 
     def _shortfall(self) -> list[str]:
         first, probability = self.first_short
         if first is None:
             return ["The sources give enough in every month of every future."]
+        share = "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
         said = [
-            f"Power falls short in {100 * probability:.0f} % of the futures, first in {self.months[first]:%B %Y} in the"
-            " median."
+            f"Power falls short in {share} % of the futures, first in {self.months[first]:%B %Y} in the median of"
+            " these."
         ]
         for begin, end in self.spells:
-            short = self.is_short[:, begin : end + 1].any(axis=1)
-            median = np.median(self.short_w[short, begin : end + 1], axis=0)
-            month = begin + int(np.argmax(median))
+            worst = begin + np.argmax(self.short_w[:, begin : end + 1], axis=1)[:, None]
+            short = np.take_along_axis(self.is_short, worst, axis=1)[:, 0]
+            short_w, need_w, there_w = (
+                _middle(np.take_along_axis(values, worst, axis=1)[short])
+                for values in (self.short_w, self.peak_w, self.supply_w)
+            )
             until = "for good" if end == len(self.months) - 1 else f"to {self.months[end]:%B %Y}"
             said.append(
-                f"Short from {self.months[begin]:%B %Y} {until}: at the worst {_w(float(median.max()))} in"
-                f" {self.months[month]:%B %Y}, when {_w(_middle(self.peak_w[:, month]))} are needed and"
-                f" {_w(_middle(self.supply_w[:, month]))} are there."
+                f"Short from {self.months[begin]:%B %Y} {until} ({100 * short.mean():.0f} % of the futures), at the"
+                f" worst by {_w(short_w)}: {_w(need_w)} are needed and {_w(there_w)} are there, in"
+                f" {self.months[int(np.median(worst[short]))]:%B %Y} in the median."
             )
-            if self.battery_j[end] > 0:
-                bridged = self.bridged_s((begin, end))
-                said.append(
-                    f"The batteries there ({_w(self.battery_w[end])}) add no energy; they bridge that for"
-                    f" {duration(bridged)}."
-                    if bridged
-                    else f"The batteries there ({_w(self.battery_w[end])}) are too small to bridge that."
-                )
         return said
+
+    def _bridged(self, spell: tuple[int, int]) -> str:
+        bridged, size = self.bridged_s(spell), _w(float(self.battery_w[spell[1]]))
+        words = f"bridge the shortfall for {duration(bridged)}" if bridged else "are too small to bridge the shortfall"
+        since = f"{self.months[spell[0]]:%B %Y}"
+        return f"Batteries give no energy of their own: those there ({size}) {words} from {since} on."
 
     def bridged_s(self, spell: tuple[int, int]) -> float:
         """How long the batteries there carry the median of the worst of a spell; 0 where their power is too small."""
@@ -260,7 +268,8 @@ def power(factory: Factory, draws: Draws, schedule: Schedule) -> Power:
         no_swings="",
     )
     wave, reason = _swings(factory)
-    return replace(result, remedies=_remedies(factory, schedule, result), swings=wave, no_swings=reason)
+    ways = tuple(_remedies(factory, schedule, result, spell) for spell in result.spells)
+    return replace(result, remedies=ways, swings=wave, no_swings=reason)
 
 
 def _calendar(schedule: Schedule, on: np.ndarray, off: np.ndarray) -> tuple[tuple[datetime.date, ...], np.ndarray]:
@@ -341,25 +350,24 @@ def _name(factory: Factory, index: int) -> str:
     return f"{phase.kind} of {_w(phase.power_w)} from {phase.start}"
 
 
-def _remedies(factory: Factory, schedule: Schedule, found: Power) -> tuple[Remedy, ...]:
-    """For the first spell, in the median of the futures that fall short in it."""
-    if not found.spells:
-        return ()
-    begin, end = found.spells[0]
-    worst = found.worst_w((begin, end))
+def _remedies(factory: Factory, schedule: Schedule, found: Power, spell: tuple[int, int]) -> tuple[Remedy, ...]:
+    """For one spell, in the median of the futures that fall short in it."""
+    begin, end = spell
+    worst = found.worst_w(spell)
     short = worst > 0
     within = slice(begin, end + 1)
     month_s = np.array([(_next(month) - month).days for month in found.months[within]]) * DAY_S
     lots = schedule.lots
     counts = {name: float(lots.count[[kind == name for kind in lots.chip]].sum()) for name in found.it_w_per_chip}
+    first = begin + int(np.median(np.argmax(found.is_short[short, within], axis=1)))
     installed = _middle(found.peak_w[short, end]) / _middle(found.peak_w[short, -1])
     price = found.energy_usd.sum(axis=1) / np.maximum(found.energy_j.sum(axis=1), 1.0) * KWH_J
     return remedies(
         factory,
         short_w=_middle(worst[short]),
         energy_j=_middle((found.short_w[short, within] * month_s).sum(axis=1)) * found.utilization,
-        first=found.months[begin],
-        months=end - begin + 1,
+        first=found.months[first],
+        months=end - first + 1,
         lasts=end == len(found.months) - 1,
         pue=_middle(found.pue[short]),
         chips={name: count * installed for name, count in counts.items()},

@@ -91,7 +91,8 @@ def remedies(
     energy_j: that is missing in its months. lasts: whether it goes on after them. chips: kinds and how many are
     installed at the worst. energy_usd_per_kwh: the site's. Sources in order of their lead time.
     """
-    amount = f"{with_unit(short_w, 'W')} from {first:%B %Y} " + ("on" if lasts else f"for {months} months")
+    until = f"on, priced for {months} months" if lasts else f"for {months} months"
+    amount = f"{with_unit(short_w, 'W')} from {first:%B %Y} {until}"
     start = factory.site.start
     assert start is not None
     sources = sorted(power_sources().values(), key=lambda source: source.lead_weeks.value)

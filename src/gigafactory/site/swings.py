@@ -122,6 +122,8 @@ def swings(factory: Factory) -> Swings:
     """
     if not factory.cluster.chips:
         raise UserError("cluster.chips: is empty: the swings of which machine?")
+    if factory.layout.devices == 1 < factory.cluster.chip_count:
+        raise UserError(f"layout: takes one of {factory.cluster.chip_count:,} chips: there is no job whose load swings")
     prediction = predict(factory)
     kinds = kinds_of(factory)
     waiting = of_fact(assumption("waiting_power_share"))
