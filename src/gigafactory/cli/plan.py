@@ -38,6 +38,9 @@ def plan(
         Path | None,
         typer.Option(show_default=False, help="Page to write; none is runs/NAME-plan/report.html."),
     ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also say which inputs the answers hang on (up to a minute).")
+    ] = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Plan dated real sites instead, and print predicted against actual.")
     ] = False,
@@ -60,6 +63,7 @@ def plan(
     from gigafactory.report.plan_page import plan_page
     from gigafactory.site.draws import Draws
     from gigafactory.site.plan import plan as planned
+    from gigafactory.site.sensitivity import sensitivity as sensitivities
 
     factory = load_factory(file, sets or ())
     try:
@@ -68,6 +72,9 @@ def plan(
         told = found.told()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+    if sensitivity:
+        hangs_on = sensitivities(factory, Draws(draws, seed), goodput)
+        told["sensitivity"] = hangs_on.told() | {"sentences": hangs_on.sentences()}
     told |= {"place": factory.site.place, "goodput_source": source}
     page = html if html is not None else Path("runs") / f"{factory.name}-plan" / "report.html"
     with disk_errors(page.parent, "create"):
@@ -135,6 +142,10 @@ def _print(told: Told) -> None:
             console.print(_milestones(part))
         for sentence in part["sentences"][:_MOST_SENTENCES]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
+    if "sensitivity" in told:
+        console.print("\n[bold]What it hangs on[/bold]")
+        for sentence in told["sensitivity"]["sentences"]:
+            console.print(f"  {escape(sentence)}", soft_wrap=True)
     share, source = told["goodput"], told["goodput_source"]
     words = f"{100 * share['p50']:.1f} % ({source})" if share else source
     console.print(f"\n[dim]goodput: {escape(words)}[/dim]", soft_wrap=True)
@@ -151,7 +162,25 @@ def _milestones(when: Told) -> Table:
 
 
 def _replay(draws: int, seed: int, as_json: bool) -> None:
-    raise NotImplementedError
+    from gigafactory.site.draws import Draws
+    from gigafactory.site.replay import replay
+
+    found = replay(Draws(draws, seed))
+    told = found.told()
+    if as_json:
+        print(json.dumps(told | {"sentences": found.sentences()}, allow_nan=False))
+        return
+    console = Console(highlight=False)
+    table = _table("site", "what", "p10", "p50", "p90", "actual", "")
+    for row in told["rows"]:
+        verdict = "in the band" if row["inside"] else "[red]outside[/red]"
+        projected = " (projected)" if row["projected"] else ""
+        words = [escape(str(row[key])) for key in ("p10", "p50", "p90", "actual")]
+        table.add_row(escape(row["site"]), escape(row["milestone"]), *words, verdict + projected)
+    console.print(table)
+    console.print()
+    for sentence in found.sentences():
+        console.print(escape(sentence), soft_wrap=True)
 
 
 def _table(title: str, *headings: str) -> Table:

@@ -38,6 +38,9 @@ STAGES = (
 MILESTONES = ("first-useful", "all-delivered", "all-installed", "all-powered", "half-useful", "all-useful")
 """Those that are told first."""
 
+MOST_EFFECTS = 10
+"""Inputs that are told per outcome."""
+
 CRITICAL = 0.10
 """Share of the futures from which on a bar is drawn as critical."""
 
@@ -60,6 +63,7 @@ def plan_page(told: Told) -> str:
         part = told.get(name) or {}
         words = _paragraphs(part.get("sentences", ()))
         body.append(page.section(heading, words + figures[name] + _tables(part)))
+    body.append(_sensitivity(told))
     body.append(_assumptions(told))
     body.append(page.section("What the words mean", page.table((), list(DEFINITIONS.items()))))
     return page.page(
@@ -266,9 +270,43 @@ def _power_figures(told: Told) -> str:
                 lambda width: line_chart(title, missing, x=_DATE, y=watts, width=width, hover=width > 400),
             )
         )
-    swings = power.get("swings")
-    words = page.table(("load swings of a training step",), [(line,) for line in (swings or {}).get("sentences", ())])
-    return page.grid(found) + words
+    return page.grid(found) + _remedies_table(power) + _swings_table(power.get("swings") or {})
+
+
+def _remedies_table(power: Told) -> str:
+    rows = []
+    for one in power.get("remedies", ()):
+        lead, cost = one.get("lead_weeks"), one.get("usd")
+        rows.append(
+            (
+                one["title"],
+                fmt.with_unit(one["power_w"], "W"),
+                "too late" if one.get("late") else "yes" if one["works"] else "not alone",
+                "" if not cost else _range(cost, usd),
+                "" if not lead else _range(lead, lambda weeks: f"{weeks:.0f}"),
+            )
+        )
+    headers = ("what would close the shortfall", "gives", "enough", "cost", "weeks ahead")
+    return page.table(headers, rows, numbers=(1, 2, 3, 4))
+
+
+def _swings_table(swings: Told) -> str:
+    words = _paragraphs(swings.get("sentences", ()))
+    rows = []
+    for one in swings.get("options", ()):
+        verdicts = (one["step_passes"], one["checkpoint_passes"], one["start_passes"])
+        cost = usd(one["cost_per_year_usd"])
+        rows.append((one["title"], *("pass" if passed else "fail" for passed in verdicts), cost))
+    table = page.table(("way to smooth", "step", "checkpoint", "start and end", "a year"), rows, numbers=(1, 2, 3, 4))
+    return f'<div class="part"><h3>Load swings of a training step</h3>{words}{table}</div>' if words or table else ""
+
+
+def _range(number: Mapping[str, float | None], show: Callable[[float], str]) -> str:
+    """A value with its low and high, where they are known."""
+    value, low, high = (number.get(name) for name in ("value", "low", "high"))
+    if value is None:
+        return ""
+    return show(value) if low is None or high is None or low == high else f"{show(value)} ({show(low)} to {show(high)})"
 
 
 def _bill_table(told: Told) -> str:
@@ -351,6 +389,42 @@ def _tables(part: Told) -> str:
         note = f"<p>{page.text(one['note'])}</p>" if one.get("note") else ""
         found.append(f'<div class="part">{heading}{note}{table}</div>' if table else "")
     return "".join(found)
+
+
+def _sensitivity(told: Told) -> str:
+    found = []
+    start = (told.get("when") or {}).get("start")
+    for outcome in (told.get("sensitivity") or {}).get("outcomes", ()):
+        show = _shown(outcome["unit"], start)
+        rows = [
+            (
+                one["name"],
+                f"{fmt.significant(one['low'])} to {fmt.significant(one['high'])}",
+                show(one["at_low"]),
+                show(one["at_high"]),
+                fmt.share(one["share"]),
+            )
+            for one in outcome["effects"][:MOST_EFFECTS]
+        ]
+        ends = " / ".join(show(outcome[rank]) for rank in ("p10", "p50", "p90"))
+        heading = f"<h3>{page.text(outcome['title'])}: {page.text(ends)}</h3>"
+        headers = ("input", "its p10 to p90", "with it low", "with it high", "of the spread")
+        found.append(f'<div class="part">{heading}{page.table(headers, rows, numbers=(1, 2, 3, 4))}</div>')
+    note = "Each input alone at its p10 and its p90, all else as drawn; medians. The headings have all inputs jointly."
+    return page.section("What it hangs on", "".join(found), note)
+
+
+def _shown(unit: str, start: str | None) -> Callable[[float | None], str]:
+    """How an outcome is written: days since the start as a date."""
+
+    def show(value: float | None) -> str:
+        if value is None:
+            return "never"
+        if unit == "days" and start:
+            return (datetime.date.fromisoformat(start) + datetime.timedelta(days=value)).isoformat()
+        return usd(value) if unit == "USD" else f"{fmt.significant(value)} {unit.replace('USD', '$')}"
+
+    return show
 
 
 def _assumptions(told: Told) -> str:
