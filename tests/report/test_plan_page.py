@@ -70,6 +70,22 @@ def told() -> dict[str, Any]:
             "supply_w": bands([5e6] * 12),
             "short_w": bands([max(0.0, value - 5e6) for value in growing]),
             "first_short": {"month": "2025-06-01", "probability": 0.9},
+            "spells": [
+                {
+                    "first": "2025-06-01",
+                    "last": "2025-12-01",
+                    "lasts": True,
+                    "remedies": [
+                        {
+                            "title": "rented <turbines>",
+                            "power_w": 6e6,
+                            "works": True,
+                            "usd": {"value": 2e6, "low": 1e6, "high": 2e6},
+                            "lead_weeks": None,
+                        }
+                    ],
+                }
+            ],
             "swings": {"sentences": ["12 MW a step: fail"]},
         },
         "bill": {
@@ -101,7 +117,7 @@ def test_a_plan_has_its_page() -> None:
     text = _check(plan_page(told()))
     for expected in (
         "a <site>", "<b>here</b>", "All <1,000> chips", "Chips over time", "Steps of building", "the roof",
-        "Power needed and supplied", "12 MW a step: fail", "Fat <tree>", "Cash needed and raised", "Rent or build",
+        "Power needed and supplied", "12 MW a step: fail", "rented <turbines>", "2.00 M$ (1.00 M$ to 2.00 M$)", "Fat <tree>", "Cash needed and raised", "Rent or build",
         "Training FLOP, by month", "<a source>", "never in 20 %", "critical 60 %, slack 3 d",
     ):  # fmt: skip
         assert expected in text, expected

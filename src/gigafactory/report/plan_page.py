@@ -41,6 +41,9 @@ MILESTONES = ("first-useful", "all-delivered", "all-installed", "all-powered", "
 MOST_EFFECTS = 10
 """Inputs that are told per outcome."""
 
+SHORT = 16
+"""Characters of a cell that stays on one line."""
+
 CRITICAL = 0.10
 """Share of the futures from which on a bar is drawn as critical."""
 
@@ -256,7 +259,7 @@ def _power_figures(told: Told) -> str:
     found = [
         page.figure(
             caption,
-            "peak of all installed chips, cooling included, against the tightest moment of all sources",
+            "Peak of all installed chips, cooling included, against the tightest moment of all sources.",
             lambda width: line_chart(caption, series, x=_DATE, y=watts, marks=marks, width=width, hover=width > 400),
         )
     ]
@@ -274,20 +277,26 @@ def _power_figures(told: Told) -> str:
 
 
 def _remedies_table(power: Told) -> str:
-    rows = []
-    for one in power.get("remedies", ()):
-        lead, cost = one.get("lead_weeks"), one.get("usd")
-        rows.append(
-            (
-                one["title"],
-                fmt.with_unit(one["power_w"], "W"),
-                "too late" if one.get("late") else "yes" if one["works"] else "not alone",
-                "" if not cost else _range(cost, usd),
-                "" if not lead else _range(lead, lambda weeks: f"{weeks:.0f}"),
+    found = []
+    for spell in power.get("spells", ()):
+        rows = []
+        for one in spell.get("remedies", ()):
+            lead, cost = one.get("lead_weeks"), one.get("usd")
+            rows.append(
+                (
+                    one["title"],
+                    fmt.with_unit(one["power_w"], "W"),
+                    "too late" if one.get("late") else "yes" if one["works"] else "not alone",
+                    _range(cost, usd) if cost else "",
+                    _range(lead, lambda weeks: f"{weeks:.0f}") if lead else "",
+                )
             )
-        )
-    headers = ("what would close the shortfall", "gives", "enough", "cost", "weeks ahead")
-    return page.table(headers, rows, numbers=(1, 2, 3, 4))
+        headers = ("what would close it", "gives", "enough", "cost", "weeks ahead")
+        until = "for good" if spell["lasts"] else f"to {spell['last'][:7]}"
+        heading = f"<h3>Short from {page.text(spell['first'][:7])} {page.text(until)}</h3>"
+        table = page.table(headers, rows, numbers=(1, 2, 3, 4))
+        found.append(f'<div class="part">{heading}{table}</div>' if table else "")
+    return "".join(found)
 
 
 def _swings_table(swings: Told) -> str:
@@ -344,13 +353,13 @@ def _rent_figures(told: Told) -> str:
     for caption, note, keys, axis in (
         (
             "Cost until each month",
-            "rented chips against own ones; " + _BANDS_NOTE,
+            "Rented chips against own ones. " + _BANDS_NOTE,
             (("rent", "rent_usd", 3), ("build", "build_usd", 2), ("rent, then build", "rent_then_build_usd", 1)),
             Axis("$", show=usd, from_zero=True),
         ),
         (
             "Price of renting a GPU for an hour",
-            "one contract's price by the month in which it is made; " + _BANDS_NOTE,
+            "Of a contract by the month in which it is made. " + _BANDS_NOTE,
             (("market", "market_usd", 3),),
             Axis("$ per hour", show=lambda value: f"{value:.2f} $", from_zero=True),
         ),
@@ -384,7 +393,9 @@ def _figure(caption: str, note: str, series: Sequence[Series], axis: Axis) -> st
 def _tables(part: Told) -> str:
     found = []
     for one in part.get("tables", ()):
-        table = page.table(one.get("headers", ()), one["rows"], numbers=range(1, len(one.get("headers", ())) - 1))
+        columns = range(1, min((len(row) for row in one["rows"]), default=0))
+        short = [column for column in columns if max(len(str(row[column])) for row in one["rows"]) <= SHORT]
+        table = page.table(one.get("headers", ()), one["rows"], numbers=short)
         heading = f"<h3>{page.text(one['title'])}</h3>" if one.get("title") else ""
         note = f"<p>{page.text(one['note'])}</p>" if one.get("note") else ""
         found.append(f'<div class="part">{heading}{note}{table}</div>' if table else "")
