@@ -21,6 +21,7 @@ _DATE = Axis("", "date", show=lambda day: datetime.date.fromordinal(round(day)).
 _H100E = Axis("H100 equivalents", "log", show=fmt.count)
 _BANDS = "Until the data end, medians as published; then the median and the band of eight of ten futures."
 _SHOWN = 9
+_STEPS = "Steps are where the data begin to cover a supplier (Google's TPU in 2023, Amazon's Trainium in 2024)."
 _OWNERS_A_CHART = 2
 _WHOLE = 1128  # width of a chart across the page
 
@@ -205,7 +206,7 @@ def _fans(told: Told) -> list[str]:
     for first in range(0, len(names), _OWNERS_A_CHART):
         shown = names[first : first + _OWNERS_A_CHART]
         series = [_fan(told, name, name, color, _history(told, [name])) for color, name in enumerate(shown)]
-        charts.append(_chart(", ".join(shown), _BANDS, series, _H100E))
+        charts.append(_chart(", ".join(shown), _STEPS, series, _H100E))
     return charts
 
 
@@ -271,9 +272,9 @@ def _backtest_note(told: Told) -> str:
     missed = [one for one in told["backtest"] if not one["within"]]
     above = sum(one["actual"] > one["p90"] for one in missed)
     return (
-        f"Within the band that should hold 80 %: {shares}; {above} of {len(missed)} misses came out above. The bands are as wide as the method's errors in these two "
-        "years, which are no independent proof; errors are largely the world's, so owners miss together. An export "
-        "ban (China) and a site that starts at once (xAI) are not foreseen."
+        f"Within the band that should hold 80 %: {shares}; {above} of {len(missed)} misses came out above. The bands "
+        "are as wide as the method's errors in these two years, which are no independent proof; errors are largely the "
+        "world's, so owners miss together. An export ban (China) and a site that starts at once (xAI) are not foreseen."
     )
 
 

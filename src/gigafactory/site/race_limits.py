@@ -99,8 +99,8 @@ class Money:
     fall: np.ndarray
 
     def rate(self, owner: str, at: float) -> np.ndarray:
-        """[draws] USD per year at ``at`` years since the origin."""
-        return self.first[owner] * self.growth[owner] ** (at - 0.5)
+        """[draws] USD per year at ``at`` years since the origin; until the first year's middle it is even."""
+        return self.first[owner] * self.growth[owner] ** max(at - 0.5, 0.0)
 
     def price(self, at: float) -> np.ndarray:
         """[draws] USD per new H100 equivalent at ``at`` years since the origin."""
