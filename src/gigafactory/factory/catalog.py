@@ -289,6 +289,49 @@ class LargeCluster(Entry):
     chips: Fact | None = None
 
 
+class DatedSite(Entry):
+    """A data centre by dates. start: land clearing or begin of the retrofit. operational: first building. seen: day of
+    the source. An operational after it is the source's projection."""
+
+    kind: Literal["greenfield", "retrofit"]
+    start: datetime.date
+    operational: datetime.date
+    seen: datetime.date
+    first_phase_w: Fact
+
+    @property
+    def projected(self) -> bool:
+        """It had not happened on the day of the source."""
+        return self.operational > self.seen
+
+    @property
+    def days(self) -> int:
+        """From the start to the first operational building."""
+        return (self.operational - self.start).days
+
+
+class ReplayMilestone(BaseModel):
+    """What happened at a dated site. stage: of site.lots.STAGES. source: where the date was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    title: str
+    stage: Literal["delivered", "installed", "powered", "commissioned", "useful"]
+    chips: int
+    date: datetime.date
+    facility_w: float | None = None
+    source: str
+
+
+class ReplayCase(Entry):
+    """A dated site to plan again. site: its name among the sites. factory: a factory file with what was known at its
+    start, or is assumed of it; without a target."""
+
+    site: str
+    factory: str
+    milestones: tuple[ReplayMilestone, ...]
+
+
 class CatalogueModel(BaseModel):
     """One network: its dimensions and where they were read."""
 
@@ -319,6 +362,9 @@ KINDS: dict[str, type[BaseModel]] = {
     "prices": Price,
     "rentals": Rental,
     "trainings": Training,
+    "sites": DatedSite,
+    "base_rates": Assumption,
+    "replays": ReplayCase,
 }
 
 
@@ -349,6 +395,8 @@ AnyEntry = (
     | Price
     | Rental
     | Training
+    | DatedSite
+    | ReplayCase
     | CatalogueModel
 )
 
@@ -394,6 +442,10 @@ def headline(entry: AnyEntry) -> str:
             return f"{significant(entry.usd_per_hour.value)} USD per hour, {entry.day}"
         case Training():
             return f"{count(entry.tokens.value)} tokens of {entry.model}"
+        case DatedSite():
+            return f"{entry.kind}, {entry.days} days{' projected' if entry.projected else ''}"
+        case ReplayCase():
+            return f"{len(entry.milestones)} dated milestones"
     return f"{parameters(entry.config.parameters())} parameters"
 
 
@@ -480,6 +532,24 @@ def rentals() -> dict[str, Rental]:
 def trainings() -> dict[str, Training]:
     """Name -> training of a model, in the catalogue's order."""
     return _entries("trainings")
+
+
+@cache
+def dated_sites() -> dict[str, DatedSite]:
+    """Name -> data-centre site with dates, by its start."""
+    return _entries("sites")
+
+
+@cache
+def base_rates() -> dict[str, Assumption]:
+    """Name -> what is assumed of building times before the dated sites are looked at."""
+    return _entries("base_rates")
+
+
+@cache
+def replays() -> dict[str, ReplayCase]:
+    """Name -> dated site to plan again."""
+    return _entries("replays")
 
 
 def _lookup(kind: str, name: str) -> Any:
