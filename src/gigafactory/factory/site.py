@@ -159,6 +159,10 @@ class SiteSection(Section):
     racks_per_day: PositiveSpread | None = Field(
         None, description="racks installed per day once they are delivered" + CATALOGUE
     )
+    build_factor: PositiveSpread | None = Field(
+        None,
+        description="days of the planner's own activities over those on open land; none is the catalogue's for the kind",
+    )
     burn_in_days: PositiveSpread | None = Field(None, description="test of a group before it counts" + CATALOGUE)
     dead_on_arrival: float | None = Field(
         None, ge=0, lt=1, description="share of servers that fail their first test" + CATALOGUE

@@ -73,7 +73,7 @@ def steps(factory: Factory, draws: Draws) -> tuple[Step, ...]:
 def _factor(factory: Factory, draws: Draws) -> np.ndarray:
     """[draws] days over those of the catalogue, for the whole site at once."""
     name = "build_pace" if factory.site.kind == "greenfield" else f"{factory.site.kind}_factor"
-    return draws.of(f"site.{name}", assumed(name))
+    return draws.of(f"site.{name}", assumed(name, factory.site.build_factor))
 
 
 def _listed(name: str, own: dict[str, tuple[int, Activity]], draws: Draws, factor: np.ndarray) -> Step:
