@@ -221,7 +221,8 @@ def _bars_figure(told: Told) -> str:
 
 def _milestones_table(told: Told) -> str:
     when = told.get("when") or {}
-    first, others = [], []
+    first: list[Sequence[object]] = []
+    others: list[Sequence[object]] = []
     for one in when.get("milestones", ()):
         dates = one["dates"]
         never = f"never in {fmt.share(one['never'])}" if one["never"] else ""
@@ -234,7 +235,8 @@ def _milestones_table(told: Told) -> str:
 
 def _waits_table(told: Told) -> str:
     when = told.get("when") or {}
-    first, others = [], []
+    first: list[Sequence[object]] = []
+    others: list[Sequence[object]] = []
     for one in when.get("constraints", ()):
         slack = one["slack_days"]
         days = [fmt.MISSING if slack[rank] is None else f"{slack[rank]:,.0f}" for rank in ("p10", "p50", "p90")]
