@@ -151,20 +151,18 @@ class Power:
         need = self.peak_w[:, -1]
         said = [
             f"All chips need {_w(_middle(need))} at their peak ({_w(_middle(need / self.pue))} of it IT, PUE"
-            f" {significant(_middle(self.pue))}) and {_w(_middle(need) * self.utilization)} on average."
+            f" {significant(_middle(self.pue))}), {_w(_middle(self._w_per_useful()))} for each that works, and"
+            f" {_w(_middle(need) * self.utilization)} on average; the plan's last twelve months take"
+            f" {with_unit(_middle(self.year_energy_j) / 3600, 'Wh')} for {with_unit(_middle(self.year_usd), '$')}."
         ]
         if self.sources:
             said += self._shortfall()
         else:
             said.append("The file names no sources of power (site.power), so nothing waits for them.")
         ways = plain(self.remedies[0]) if self.remedies else []
-        year_wh = _middle(self.year_energy_j) / 3600
         said += ways[:1]
-        said.append(
-            f"In the last twelve months of the plan it takes {with_unit(year_wh, 'Wh')} for"
-            f" {with_unit(_middle(self.year_usd), '$')}; a useful chip stands for"
-            f" {_w(_middle(self._w_per_useful()))} of facility power."
-        )
+        if self.swings is not None:
+            said.append(self.swings.summary())
         said += ways[1:]
         for later in self.remedies[1:]:
             sources = [each for each in later if each.lead_weeks and each.usd and not each.late]

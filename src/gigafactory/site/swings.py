@@ -88,8 +88,17 @@ class Swings:
             "sentences": self.sentences(),
         }
 
+    def summary(self) -> str:
+        """The verdict in one sentence."""
+        best = self.best
+        ways = "passes" if self.passes else f"fails; cheapest that passes: {best.sentence()[:-1]}" if best else "fails"
+        return (
+            f"The training job's load swings by {_w(self.wave.swing_w)} at {significant(self.frequency_hz)} Hz: at"
+            f" {_w(self.limit_w_per_s * 60)} a minute {'allowed' if self.limit_given else 'assumed'} it {ways}."
+        )
+
     def sentences(self) -> list[str]:
-        """For the terminal."""
+        """All of it, the most important first."""
         wave = self.wave
         often = "once a step" if wave.dips == 1 else f"{wave.dips:,} times a step"
         limit = with_unit(self.limit_w_per_s * 60, "W") + " a minute"
