@@ -242,11 +242,16 @@ class Rental(Entry):
 
 
 class Training(Entry):
-    """A model's training: on how many tokens, in sequences of which length."""
+    """A model's training: on how many tokens, in sequences of which length, and a layout that is known to work.
+
+    sections: of a factory file, for one replica. micro_batches: of one sequence, that each replica adds up.
+    """
 
     model: str
     tokens: Fact
     sequence: Fact
+    micro_batches: Fact
+    sections: dict[str, dict[str, Any]] = {}
 
 
 class Buyer(Entry):
@@ -330,6 +335,12 @@ class ReplayCase(Entry):
     site: str
     factory: str
     milestones: tuple[ReplayMilestone, ...]
+
+    def facts(self) -> dict[str, Fact]:
+        return {
+            f"{each.date}, {each.stage}": Fact(value=each.chips, source=each.source, note=each.title)
+            for each in self.milestones
+        }
 
 
 class CatalogueModel(BaseModel):

@@ -121,15 +121,15 @@ def _chip_usd(factory: Factory, draws: Draws, order: Order, inputs: dict[str, np
     group = next((group for group in factory.cluster.chips if group.name == order.chip), None)
     if order.chip in factory.site.money.chip_usd:
         inputs[path] = draws.of(path, factory.site.money.chip_usd[order.chip])
-    elif path in draws.fixed:
-        inputs[path] = draws.of(path, Spread(p10=0, p50=0, p90=0))
     else:
         known = chip_price(order.chip, order.placed.year)
         if group is not None and "price_usd" in group.facts:
             known = spread_of(group.chip.price_usd) if group.chip.price_usd else known
         if known is None:
             raise UserError(f"{path}: is missing: the catalogue knows no price of it")
-        inputs[path] = quantile(known, _rank(draws, path, chip(order.chip).generation.value))
+        inputs[path] = draws.of(path, known)  # as any other input, so that it can be found and fixed
+        if path not in draws.fixed:
+            inputs[path] = quantile(known, _rank(draws, path, chip(order.chip).generation.value))
     return inputs[path]
 
 

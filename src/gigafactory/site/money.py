@@ -17,6 +17,8 @@ from gigafactory.site.money_told import sentences, told
 from gigafactory.site.months import HOURS_PER_MONTH, HOURS_PER_YEAR, MONTHS_PER_YEAR, Months, plan_months
 from gigafactory.site.schedule import Schedule
 
+_NEARLY = 0.99
+
 
 @dataclass(frozen=True)
 class HourCost:
@@ -289,11 +291,12 @@ def _raised(factory: Factory, months: Months) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rounds(factory: Factory, found: Money) -> tuple[Round, ...]:
-    """What each round has to last for: until the month before the next; the last until all is paid."""
+    """What each round has to last for: until the month before the next; the last until nearly all that is bought is
+    paid, in the mean of the futures."""
     given = sorted(factory.site.money.rounds, key=lambda each: each.date)
     need = found.need_usd
-    spending = np.flatnonzero(found.paid_usd.max(axis=0) > 0)
-    end = int(spending[-1]) if len(spending) else len(found.months) - 1
+    spent = np.cumsum(found.paid_usd.mean(axis=0))
+    end = int(np.searchsorted(spent, _NEARLY * spent[-1]))
     rounds = []
     for index, each in enumerate(given):
         place = found.months.index(each.date)

@@ -97,9 +97,10 @@ class Rent:
 
     @property
     def break_even_months(self) -> np.ndarray:
-        """[draws] months until renting has cost as much cash as building, inf where it has not by the end."""
-        reached = self.spent_usd["build"] <= self.spent_usd["rent"]
-        return np.where(reached.any(axis=1), np.argmax(reached, axis=1) + 1.0, np.inf)
+        """[draws] months from which on renting has cost more cash than building, inf where it has not by the end."""
+        dearer = self.spent_usd["build"] > self.spent_usd["rent"]
+        last = len(self.months) - np.argmax(dearer[:, ::-1], axis=1)
+        return np.where(dearer[:, -1], np.inf, np.where(dearer.any(axis=1), last, 0.0))
 
     def told(self) -> dict[str, Any]:
         """Plain data: quantiles of all fields."""

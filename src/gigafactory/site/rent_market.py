@@ -18,7 +18,7 @@ from scipy.special import ndtri
 from gigafactory.factory.catalog import Chip, Rental, chip, rentals
 from gigafactory.site.activities import assumed, spread_of
 from gigafactory.site.capital import chip_price
-from gigafactory.site.draws import Draws
+from gigafactory.site.draws import Draws, quantile
 from gigafactory.site.months import MONTHS_PER_YEAR
 
 OBSERVED = "h100-sxm"
@@ -61,7 +61,11 @@ def fit(draws: Draws) -> Process:
     premium = np.maximum(draws.of("site.money.on_demand_premium", assumed("on_demand_premium")), 1.0)
     at = np.array([_years(entry.day) for entry in seen])
     log_usd = np.stack(
-        [np.log(draws.of(f"site.money.rentals.{entry.name}", spread_of(entry.usd_per_hour))) for entry in seen], axis=1
+        [
+            np.log(quantile(spread_of(entry.usd_per_hour), draws.uniform(f"site.money.rentals.{entry.name}")))
+            for entry in seen
+        ],
+        axis=1,
     )
     log_usd -= np.log(premium)[:, None] * [entry.basis == "demand" for entry in seen]
     apart, moves = np.diff(at), len(at) - 1
