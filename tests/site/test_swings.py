@@ -90,6 +90,7 @@ def test_pass_or_fail_follows_the_limit_of_the_file() -> None:
     assert loose.limit_given
     assert loose.passes
     assert "site.ramp_limit_w_per_s" in " ".join(loose.sentences())
+    assert swings(colossus("site.swing_limit_w=2e8")).passes
 
 
 def test_without_batteries_the_cheapest_that_passes_is_named_with_its_price() -> None:

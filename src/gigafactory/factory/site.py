@@ -152,7 +152,12 @@ class SiteSection(Section):
     cooling: Literal["air", "liquid", "hybrid"] = Field("liquid", description="how heat leaves the racks")
     pue: PositiveSpread | None = Field(None, description="facility power over IT power" + CATALOGUE)
     utilization: float | None = Field(None, gt=0, le=1, description="mean power over peak power" + CATALOGUE)
-    ramp_limit_w_per_s: float | None = Field(None, gt=0, description="fastest change of load that the grid allows")
+    ramp_limit_w_per_s: float | None = Field(
+        None, gt=0, description="fastest change of load that the grid allows" + CATALOGUE
+    )
+    swing_limit_w: float | None = Field(
+        None, gt=0, description="change of load that the grid takes at any pace" + CATALOGUE
+    )
     it_power_w_per_chip: float | None = Field(
         None, gt=0, description="servers, fabric and storage; none follows from the catalogue's chip"
     )

@@ -74,6 +74,7 @@ class Swings:
             "swing_w": {"value": wave.swing_w, "low": self.calm.swing_w, "high": self.rough.swing_w},
             "start_w": {"value": wave.start_w, "low": self.calm.start_w, "high": self.rough.start_w},
             "ramp_w_per_s": wave.swing_w / wave.edge_s,
+            "start_ramp_w_per_s": wave.start_w / assumption("load_edge_s").value,
             "frequency_hz": self.frequency_hz,
             "energy_share": {
                 f"{low:g}-{high:g} Hz": share for (low, high), share in zip(BANDS_HZ, self.energy_share, strict=True)
@@ -209,8 +210,15 @@ def _wave(factory: Factory, prediction: Prediction, kinds: tuple[Kind, ...], wai
         job_w=job_w,
         checkpoint_s=state_bytes / float(cases.machine.host_bytes_per_s),
         checkpoint_every_s=_every_s(factory, step_s),
-        allowed_w=max(assumption("dynamic_range_share").value * job_w, assumption("ordinary_swing_w").value),
+        allowed_w=_allowed_w(factory, job_w),
     )
+
+
+def _allowed_w(factory: Factory, job_w: float) -> float:
+    """Swing that the grid takes at any pace: as given, else a share of the job's power or what any large site does."""
+    if factory.site.swing_limit_w is not None:
+        return factory.site.swing_limit_w
+    return max(assumption("dynamic_range_share").value * job_w, assumption("ordinary_swing_w").value)
 
 
 def _every_s(factory: Factory, step_s: float) -> float:
