@@ -295,3 +295,14 @@ def test_a_mistake_in_the_file_names_its_field(text: str, words: str) -> None:
 def test_an_owner_of_the_file_that_the_data_do_not_know_is_named() -> None:
     with pytest.raises(UserError, match=r"race\.growth: no owner 'Gogle'"):
         race(parse_factory("[race]\ngrowth.Gogle = 2.0\n", "f.toml"), FEW)
+
+
+def test_what_was_seen_of_xai_after_the_data_ended_is_in_the_band() -> None:
+    """Colossus 1 (275,796) and 2 (1.11 M) ran on 2026-06-15: delivered by then, at the latest."""
+    run = race(Factory(), Draws(4000, 1), by=datetime.date(2026, 6, 15))
+    seen = sum(
+        catalog.clusters()[name].h100_equivalents.value
+        for name in ("cluster-colossus-1-2025", "cluster-colossus-2-2026")
+    )
+    low, high = np.quantile(run.mine[:, -1], (0.1, 0.9))
+    assert low < seen < high

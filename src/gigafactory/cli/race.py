@@ -48,7 +48,7 @@ _SHOWN_FLIPS = 8
 
 def race(
     file: Annotated[
-        Path | None, typer.Argument(metavar="[FILE]", help="Factory file with a [race] section of scenarios.")
+        Path | None, typer.Argument(metavar="[FILE]", help="Factory file; its race section holds scenarios.")
     ] = None,
     sets: Sets = None,
     owner: Annotated[str, typer.Option(help="Who is to pass the others.")] = "xAI",
@@ -111,17 +111,21 @@ def _day(text: str) -> datetime.date:
 
 
 def _print(told: dict[str, Any]) -> None:
+    from gigafactory.report.race_page import OWNERS_NOTE, backtest_rows, flip_rows, owner_rows
+
     console = Console(highlight=False)
     first, *rest = told["sentences"]
     console.print(f"[bold]{escape(first)}[/bold]", soft_wrap=True)
     for sentence in rest:
         console.print(escape(sentence), soft_wrap=True)
     console.print(f"\nH100 equivalents per owner ({told['from']} as published; p50 and 80 % on {told['by']}):")
-    console.print(_owners(told))
+    console.print(_table(*owner_rows(told)))
+    console.print(f"[dim]{escape(OWNERS_NOTE)}[/dim]", soft_wrap=True)
     console.print("\nWhat moves the answer (median of the owner's compute over the rivals'):")
-    console.print(_flips(told))
+    headers, rows = flip_rows(told)
+    console.print(_table(headers, rows[:_SHOWN_FLIPS]))
     console.print("\nThe method a year ahead, from older data (80 % band against what came):")
-    console.print(_backtest(told))
+    console.print(_table(*backtest_rows(told)))
     console.print("\nHow it is counted:")
     for what, how in told["definitions"]:
         console.print(f"  [cyan]{escape(what)}[/cyan]: {escape(how)}", soft_wrap=True)
@@ -141,22 +145,3 @@ def _table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
     return table
-
-
-def _owners(told: dict[str, Any]) -> Table:
-    from gigafactory.report.race_page import owner_rows
-
-    return _table(*owner_rows(told))
-
-
-def _flips(told: dict[str, Any]) -> Table:
-    from gigafactory.report.race_page import flip_rows
-
-    headers, rows = flip_rows(told)
-    return _table(headers, rows[:_SHOWN_FLIPS])
-
-
-def _backtest(told: dict[str, Any]) -> Table:
-    from gigafactory.report.race_page import backtest_rows
-
-    return _table(*backtest_rows(told))

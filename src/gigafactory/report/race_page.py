@@ -39,7 +39,7 @@ def race_page(told: Told) -> str:
             page.section("In words", "".join(f"<p>{page.text(sentence)}</p>" for sentence in rest)),
             page.section("Compute", page.grid([_against(told), _probability(told), *_fans(told)])),
             page.section("What moves the answer", _tornado(told) + page.table(*flip_rows(told), {1, 2, 3, 4})),
-            page.section("Owners", page.table(*owner_rows(told), range(1, 9)), _OWNERS_NOTE),
+            page.section("Owners", page.table(*owner_rows(told), range(1, 7)), OWNERS_NOTE),
             page.section(
                 "The path to it against the limits", page.table(*path_rows(told), range(1, 6)), _path_note(told)
             ),
@@ -55,9 +55,10 @@ def race_page(told: Told) -> str:
     )
 
 
-_OWNERS_NOTE = (
+OWNERS_NOTE = (
     "Growth is a factor per year: of the last year, aimed at (mean), and got under the limits of wafers and money. "
-    "A star: what the owner spends is not known; it is taken as what its last year's chips cost, grown like others'."
+    "*: what the owner spends is not known; it is taken as what its last year's chips cost, grown like others'. "
+    "†: the data count running chips, of the others delivered ones."
 )
 _CLAIM_NOTE = "From the medians as published, without limits: what the owner needs at a growth of its rivals."
 _CONCENTRATION_NOTE = (
@@ -72,12 +73,11 @@ def owner_rows(told: Told) -> Rows:
     rows = []
     for one in told["owners"]:
         aims = one["aims_at"]["p50"] if one["aims_at"] else None
-        star = "*" if one["spending"] == "implied" else ""
+        marks = ("*" if one["spending"] == "implied" else "") + ("†" if one["counts"] == "deployed" else "")
         rows.append(
             [
-                one["owner"] + star,
+                one["owner"] + marks,
                 fmt.count(one["published"]),
-                one["counts"],
                 _times(one["last_year_growth"]),
                 _times(aims),
                 _times(one["growth"]["p50"]),
@@ -85,7 +85,7 @@ def owner_rows(told: Told) -> Rows:
                 f"{fmt.count(one['then']['p10'])} to {fmt.count(one['then']['p90'])}",
             ]
         )
-    return ["owner", told["from"], "counts", "last year", "aims at", "gets", told["by"], "80 %"], rows
+    return ["owner", told["from"][:7], "last year", "aims at", "gets", told["by"][:7], "80 %"], rows
 
 
 def flip_rows(told: Told) -> Rows:
@@ -97,7 +97,7 @@ def flip_rows(told: Told) -> Rows:
                 one["words"],
                 f"{_value(one['low'])} to {_value(one['high'])}",
                 f"{_ratio(one['ratio'][0])} to {_ratio(one['ratio'][1])}",
-                f"{_percent(one['likely'][0])} to {_percent(one['likely'][1])}",
+                " to ".join(dict.fromkeys(_percent(chance) for chance in one["likely"])),
                 "" if one["farthest"] is None else "never" if one["needed"] is None else _value(one["needed"]),
             ]
         )
@@ -291,7 +291,9 @@ def _ratio(value: float) -> str:
 
 
 def _value(value: float | str) -> str:
-    return value if isinstance(value, str) else fmt.significant(value)
+    if isinstance(value, str):
+        return value
+    return fmt.count(value) if value >= 1e6 else fmt.significant(value)
 
 
 def _percent(share: float) -> str:

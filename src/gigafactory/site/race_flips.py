@@ -107,7 +107,7 @@ def flips(
     together: tuple[str, ...] = ()
     growth = None
     if not any(_crosses(one) for one in found):
-        levers = (*(f"race.{kind}.{base.owner}" for kind in ("growth", "money_growth")), *_LEVERS)
+        levers = (*(f"race.{kind}.{base.owner}" for kind in ("growth", "money_growth", "spend_usd")), *_LEVERS)
         own = [one for one in found if one.name in levers]
         together, growth = _together(run, ahead, own, f"race.growth.{base.owner}")
     return Flips(tuple(found), together, growth)
@@ -117,9 +117,11 @@ def _inputs(factory: Factory, base: Race) -> list[tuple[str, str, float, float, 
     """Stream, words, low, high, farthest values in both directions."""
     world = spread(factory, "demand_growth")
     low, high = (float(end) for end in np.quantile(base.aims[:, base.owners.index(base.owner)], (0.1, 0.9)))
+    spent = [float(end) for end in np.quantile(base.money.first[base.owner], (0.1, 0.9))]
     inputs = [
         (f"race.growth.{base.owner}", f"growth per year that {base.owner} aims at", low, high, (0.5, 20.0)),
         (_RIVALS, "growth per year that all others aim at", world.p10, world.p90, (1.0, 20.0)),
+        (f"race.spend_usd.{base.owner}", f"USD that {base.owner} spends in the first year", *spent, (1e8, 1e13)),
     ]
     for stream, name, words, farthest in (
         (f"race.money_growth.{base.owner}", "money_growth", f"growth per year of {base.owner}'s spending", (0.5, 5.0)),

@@ -121,7 +121,9 @@ def money(factory: Factory, draws: Draws, owners: tuple[str, ...], origin: datet
     for owner in owners:
         stream = f"race.spend_usd.{owner}"
         whole, own = (f"{kind}_{origin.year + 1}_{owner.lower()}_usd" for kind in ("capex", "ai_capex"))
-        if owner in factory.race.spend_usd:
+        if stream in draws.fixed:
+            first[owner] = np.full(draws.count, float(draws.fixed[stream]))
+        elif owner in factory.race.spend_usd:
             first[owner] = draws.of(stream, factory.race.spend_usd[owner])
         elif own in catalog.race_inputs():
             first[owner] = draws.of(stream, spread(factory, own))

@@ -146,6 +146,7 @@ def definitions(run: Race) -> list[list[str]]:
         ["world", f"Nvidia, TPU, Trainium and AMD chips sold: {covered}; without Huawei and smuggled chips"],
         ["fleet or cluster", "fleets: all chips of an owner; the largest single clusters are another ranking, below"],
         ["retired chips", "none: stocks are what was ever delivered"],
+        ["not foreseen", "mergers, export bans, other kinds of chips; what owners say of 2027 and later is not used"],
         ["last data", f"{run.dates[0]}; later quarters are incomplete at the source"],
     ]
     if run.leased:
@@ -307,7 +308,9 @@ def _flip_words(found: Flips, owner: str) -> str:
 
 
 def _value(value: float | str) -> str:
-    return value if isinstance(value, str) else fmt.significant(value)
+    if isinstance(value, str):
+        return value
+    return fmt.count(value) if value >= 1e6 else fmt.significant(value)
 
 
 def _and(words: Any) -> str:
