@@ -99,7 +99,18 @@ def told() -> dict[str, Any]:
             "spent_usd": bands(growing),
             "funds_usd": [5e6] * 12,
             "capex_usd": {"p10": 1e7, "p50": 2e7, "p90": 3e7},
-            "usd_per_useful_chip_hour": {"p10": 1.5, "p50": 2.0, "p90": 2.5},
+            "usd_per_useful_chip_hour": {"p10": 1.5, "p50": 2.0, "p90": None},
+            "rounds": [
+                {
+                    "date": "2025-01-05",
+                    "usd": 5e6,
+                    "until": "2025-06-01",
+                    "needed_usd": {"p10": 4e6, "p50": 6e6, "p90": 8e6},
+                    "covered": 0.25,
+                    "buys_bare_chips": {"p50": 178.0},
+                    "buys_all_in_chips": {"p50": 100.0},
+                }
+            ],
             "assumptions": [["interest", "10 %", "<a source>"]],
         },
         "rent": {
@@ -137,7 +148,7 @@ def test_the_headline_numbers() -> None:
     assert found["By the target"] == ("42 %", "all useful by 2025-07-01")
     assert found["Power needed"] == ("11.0 MW", "short from 2025-06 on")
     assert found["Capital"] == ("20.0 M$", "10.0 M$ to 30.0 M$")
-    assert found["$ per useful GPU-hour"] == ("2.00", "1.50 to 2.50")
+    assert found["$ per useful GPU-hour"] == ("2.00", "1.50 to no end")
     assert found["Building is cheaper"][0] == "70 %"
 
 

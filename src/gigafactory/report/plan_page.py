@@ -57,7 +57,7 @@ def plan_page(told: Told) -> str:
         "when": _curves_figure(told) + _bars_figure(told) + _milestones_table(told) + _waits_table(told),
         "power": _power_figures(told),
         "bill": _bill_table(told),
-        "money": _money_figure(told),
+        "money": _money_figure(told) + _rounds_table(told),
         "rent": _rent_figures(told),
         "makes": _makes_figure(told),
     }
@@ -125,9 +125,7 @@ def tiles(told: Told) -> list[page.Tile]:
         found.append(page.Tile("Capital", usd(money["capex_usd"]["p50"]), interval(money["capex_usd"], usd)))
     hour = money.get("usd_per_useful_chip_hour")
     if hour:
-        found.append(
-            page.Tile("$ per useful GPU-hour", f"{hour['p50']:.2f}", f"{hour['p10']:.2f} to {hour['p90']:.2f}")
-        )
+        found.append(page.Tile("$ per useful GPU-hour", _cents(hour["p50"]), interval(hour, _cents)))
     if rent.get("build_cheaper") is not None:
         found.append(page.Tile("Building is cheaper", fmt.share(rent["build_cheaper"]), "probability, per GPU-hour"))
     return found
@@ -140,7 +138,11 @@ def usd(value: float | None) -> str:
     return f"{fmt.count(value)}$" if abs(value) >= 1e3 else f"{value:.0f} $"
 
 
-def interval(bands: Mapping[str, float], show: Callable[[float], str]) -> str:
+def _cents(value: float | None) -> str:
+    return "no end" if value is None else f"{value:.2f}"
+
+
+def interval(bands: Mapping[str, Any], show: Callable[[Any], str]) -> str:
     """The two ends of an interval."""
     return f"{show(bands['p10'])} to {show(bands['p90'])}"
 
@@ -347,6 +349,22 @@ def _money_figure(told: Told) -> str:
         _BANDS_NOTE,
         lambda width: line_chart(caption, series, x=_DATE, y=dollars, width=width, hover=width > 400),
     )
+
+
+def _rounds_table(told: Told) -> str:
+    rows = [
+        (
+            one["date"],
+            usd(one["usd"]),
+            *(fmt.count(one[key]["p50"]) for key in ("buys_bare_chips", "buys_all_in_chips")),
+            one["until"],
+            usd(one["needed_usd"]["p50"]),
+            fmt.share(one["covered"]),
+        )
+        for one in (told.get("money") or {}).get("rounds", ())
+    ]
+    headers = ("round", "brings", "as bare chips", "as chips all-in", "to last until", "needed by then", "lasts")
+    return page.table(headers, rows, numbers=range(7))
 
 
 def _rent_figures(told: Told) -> str:
