@@ -17,7 +17,7 @@ from gigafactory.site.ownership import Basis
 from gigafactory.site.race import Count, Race, Stage, race
 from gigafactory.site.race_limits import spread
 
-_SEARCH_DRAWS = 500
+_SEARCH_DRAWS = 1000
 _CLOSE = 1e-3  # of a value that was searched for, relative
 _MIDDLE = 0.5
 _RIVALS = "race.growth.rivals"
@@ -76,7 +76,7 @@ def flips(
 ) -> Flips:
     """The inputs of a race one at a time, and together where none flips the answer alone.
 
-    About 150 runs, 500 draws each.
+    About 150 runs, 1,000 draws each.
     """
     few = replace(draws, count=min(draws.count, _SEARCH_DRAWS))
 
@@ -117,17 +117,17 @@ def _inputs(factory: Factory, base: Race) -> list[tuple[str, str, float, float, 
     """Stream, words, low, high, farthest values in both directions."""
     world = spread(factory, "demand_growth")
     low, high = (float(end) for end in np.quantile(base.aims[:, base.owners.index(base.owner)], (0.1, 0.9)))
-    spent = [float(end) for end in np.quantile(base.money.first[base.owner], (0.1, 0.9))]
+    least, most = (float(end) for end in np.quantile(base.money.first[base.owner], (0.1, 0.9)))
     inputs = [
         (f"race.growth.{base.owner}", f"growth per year that {base.owner} aims at", low, high, (0.5, 20.0)),
         (_RIVALS, "growth per year that all others aim at", world.p10, world.p90, (1.0, 20.0)),
-        (f"race.spend_usd.{base.owner}", f"USD that {base.owner} spends in the first year", *spent, (1e8, 1e13)),
+        (f"race.spend_usd.{base.owner}", f"USD that {base.owner} spends in the first year", least, most, (1e8, 1e13)),
     ]
     for stream, name, words, farthest in (
         (f"race.money_growth.{base.owner}", "money_growth", f"growth per year of {base.owner}'s spending", (0.5, 5.0)),
         ("race.assume.money_growth", "money_growth", "growth per year of all spending", (0.5, 5.0)),
         ("race.assume.usd_per_h100e", "usd_per_h100e", "money per H100 equivalent at the end of 2025", (1e3, 2e5)),
-        ("race.assume.usd_fall", "usd_fall", "fall per year of that (factor)", (1.0, 3.0)),
+        ("race.assume.usd_fall", "usd_fall", "fall per year of money per H100 equivalent", (1.0, 3.0)),
         ("race.assume.wafer_growth", "wafer_growth", "growth per year of CoWoS wafers", (0.8, 4.0)),
         (
             "race.assume.wafer_compute_growth",
