@@ -157,7 +157,7 @@ def _run(
 ) -> Run:
     """peak_flop: [draws, months] what all useful chips' peaks would make in the time that counts; peak_flops: [draws]
     the same per second in the end."""
-    mfu = draws.of(f"site.mfu.{job.name}", job.mfu)
+    mfu = draws.of("site.mfu" if job.title == OWN else f"site.mfu.{job.name}", job.mfu)
     done = np.cumsum(peak_flop, axis=1) * mfu[:, None]
     enough = done >= job.flop
     month = np.where(enough.any(axis=1), np.argmax(enough, axis=1), len(months) - 1)
