@@ -129,3 +129,15 @@ def test_a_file_without_a_site_and_no_file_at_all(tmp_path: Path, capsys: pytest
     assert "site.start: is missing" in capsys.readouterr().err
     assert run("plan") == 2
     assert "FILE: is missing" in capsys.readouterr().err
+
+
+def test_replay_prints_predicted_against_actual(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("plan", "--replay", "--draws", "500") == 0
+    text = capsys.readouterr().out
+    lines = text.splitlines()
+    at = next(index for index, line in enumerate(lines) if "Colossus 1" in line)
+    dates = re.findall(r"\d{4}-\d\d-\d\d", lines[at + 1])
+    assert len(dates) == 4
+    assert dates[:3] == sorted(dates[:3])
+    assert "inside" in text
+    assert "The 80 % band covers" in text

@@ -22,6 +22,7 @@ Told = dict[str, Any]
 _NODE_DAYS = 12_000.0
 """Of a quick simulation; at most _MOST_DAYS of them, so that three take about two seconds."""
 _MOST_DAYS = 3.0
+_REPLAY_WIDTH = 120  # characters that its table takes
 _MOST_SENTENCES = 6
 """Of a part on the terminal, the most important first; the page has all."""
 
@@ -88,7 +89,8 @@ def plan(
 
 
 def _goodput(factory: Factory) -> tuple[Spread | None, str]:
-    """Useful share of the time: the file's, else that of a simulation that was made, else of three quick ones.
+    """(useful share of the time, where from): of a simulation that was made, else of three quick ones; none is the
+    file's or the catalogue's.
 
     A quick simulation needs a job that fills most of the cluster; its p10 and p90 are with twice and half the failures.
     """
@@ -98,14 +100,14 @@ def _goodput(factory: Factory) -> tuple[Spread | None, str]:
 
     given = factory.twin.goodput
     if given is not None:
-        return Spread(p10=given, p50=given, p90=given), "twin.goodput of the factory file"
+        return None, f"{100 * given:.1f} % (twin.goodput of the factory file)"
     ledger = Path("runs") / f"{factory.train.name}-sim" / "ledger.json"
     try:
         share = float(json.loads(ledger.read_text(encoding="utf-8"))["effective"])
     except (OSError, ValueError, KeyError, TypeError):
         share = 0.0
     if 0 < share <= 1:
-        return Spread(p10=share, p50=share, p90=share), f"simulated: {ledger}"
+        return Spread(p10=share, p50=share, p90=share), f"{100 * share:.1f} % (simulated: {ledger})"
     if not factory.cluster.chips or factory.layout.devices * 2 < factory.cluster.chip_count:
         return None, "the catalogue's; the file describes no job that fills the cluster"
     section = factory.supervise.simulate
@@ -123,9 +125,8 @@ def _goodput(factory: Factory) -> tuple[Spread | None, str]:
     except UserError as error:
         return None, f"the catalogue's; the job cannot be simulated: {error}"
     low, middle, high = sorted(shares)
-    return Spread(
-        p10=low, p50=middle, p90=high
-    ), f"simulated: {days:.3g} days; p10 and p90 with 2 and 0.5 x the failures"
+    words = f"{100 * middle:.1f} % (simulated: {days:.3g} days; p10 and p90 with twice and half the failures)"
+    return Spread(p10=low, p50=middle, p90=high), words
 
 
 def _print(told: Told) -> None:
@@ -146,9 +147,7 @@ def _print(told: Told) -> None:
         console.print("\n[bold]What it hangs on[/bold]")
         for sentence in told["sensitivity"]["sentences"]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
-    share, source = told["goodput"], told["goodput_source"]
-    words = f"{100 * share['p50']:.1f} % ({source})" if share else source
-    console.print(f"\n[dim]goodput: {escape(words)}[/dim]", soft_wrap=True)
+    console.print(f"\n[dim]goodput: {escape(told['goodput_source'])}[/dim]", soft_wrap=True)
 
 
 def _milestones(when: Told) -> Table:
@@ -170,13 +169,17 @@ def _replay(draws: int, seed: int, as_json: bool) -> None:
     if as_json:
         print(json.dumps(told | {"sentences": found.sentences()}, allow_nan=False))
         return
-    console = Console(highlight=False)
-    table = _table("site", "what", "p10", "p50", "p90", "actual", "")
+    console = Console(highlight=False, width=max(_REPLAY_WIDTH, Console().width))
+    table = _table("site", "p10", "p50", "p90", "actual", "")
+    site = ""
     for row in told["rows"]:
-        verdict = "in the band" if row["inside"] else "[red]outside[/red]"
-        projected = " (projected)" if row["projected"] else ""
+        if row["site"] != site:
+            site = row["site"]
+            table.add_row(f"[bold]{escape(site)}[/bold]")
+        verdict = "inside" if row["inside"] else "[red]outside[/red]"
+        projected = ", projected" if row["projected"] else ""
         words = [escape(str(row[key])) for key in ("p10", "p50", "p90", "actual")]
-        table.add_row(escape(row["site"]), escape(row["milestone"]), *words, verdict + projected)
+        table.add_row(f"  {escape(row['milestone'])} [dim]({escape(row['how'])})[/dim]", *words, verdict + projected)
     console.print(table)
     console.print()
     for sentence in found.sentences():
@@ -187,5 +190,5 @@ def _table(title: str, *headings: str) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title, no_wrap=True)
     for heading in headings:
-        table.add_column(heading, justify="left" if heading == "" else "right", overflow="fold")
+        table.add_column(heading, justify="left" if heading == "" else "right", no_wrap=True)
     return table
