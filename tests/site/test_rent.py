@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gigafactory.errors import UserError
 from gigafactory.factory.catalog import rentals
 from gigafactory.factory.load import load_factory
 from gigafactory.site import rent_market
@@ -170,3 +171,26 @@ def test_told_is_plain_and_in_order(lab: Rent) -> None:
         assert all(a <= b <= c for a, b, c in zip(*(told[key][rank] for rank in ("p10", "p50", "p90")), strict=True))
         assert len(told[key]["p50"]) == len(told["months"])
     assert len(told["cheaper"]) == len(told["months"])
+
+
+def test_chips_rented_before_the_site_is_begun() -> None:
+    """Claims 22 and 23: rented chips bridge until the own site works."""
+    early = 'site.money.rent=[{chip="h100-sxm", count=24, start=2025-01-01, months=6, usd_per_chip_hour=2.85}]'
+    found = made("lab-64", [early])
+    assert found.chips == 24
+    assert len(found.months) > 24, "a brief offer is no end of the comparison"
+    assert found.hour_usd[:, :6] == pytest.approx(2.85)
+    assert np.isfinite(found.hand_over).mean() > 0.5
+
+
+def test_an_offer_after_the_plan_is_one_line() -> None:
+    late = 'site.money.rent=[{chip="h100-sxm", count=24, start=2055-01-01, months=6, usd_per_chip_hour=2.85}]'
+    with pytest.raises(UserError, match=r"^site\.money\.rent: its first day 2055-01-01 lies after the plan"):
+        made("lab-64", [late])
+
+
+def test_a_site_without_power_has_no_own_hours() -> None:
+    dark = 'site.power=[{start=2025-09-01, kind="grid", power_w=10000}]'
+    found = made("lab-64", [dark])
+    assert found.build_cheaper == 0.0
+    assert "no chips that work" in found.sentences()[0]

@@ -14,7 +14,8 @@ from gigafactory.factory.twin import TwinSection
 from gigafactory.layout import Layout
 from gigafactory.model.config import ModelConfig
 from gigafactory.site.activities import spread_of
-from gigafactory.twin.outcome import outcome, predict
+from gigafactory.twin.outcome import predict
+from gigafactory.twin.ranges import per
 
 OWN = "the file's own run"
 _OWN_SHARE = 0.5  # of the site's chips that the file's layout must use to speak for the site
@@ -99,9 +100,11 @@ def jobs(factory: Factory, chip: str, count: int) -> tuple[Job, ...]:
 
 def _by_twin(factory: Factory, words: str) -> tuple[Spread, str]:
     try:
-        mfu = outcome(factory, predict(factory)).mfu
+        found = predict(factory)
     except UserError as error:
         return _usual(f"the twin has no answer: {error}")
+    peak_flops = float(found.cases.machine.flops) * float(found.cases.plan.chips)
+    mfu = per(float(found.step.model_flops) / peak_flops, found.step_s)
     return Spread(p10=mfu.low, p50=mfu.value, p90=mfu.high), words
 
 

@@ -52,6 +52,8 @@ def sentences(found: Makes) -> list[str]:
     month = percentiles(found.shared(0.0)["training_flop_per_month"])
     effective = percentiles(found.flops)["p50"] or 0.0
     peak = found.peak_flops["bf16"]
+    if not effective:
+        return ["No chips work within the plan's months in most of the futures, so nothing is made."]
     said = [
         f"Once all chips work the site makes {_flop(month['p50'])} a month ({_flop(month['p10'])} to"
         f" {_flop(month['p90'])}): {share(effective / peak)} of a 16-bit peak of {with_unit(peak, 'FLOP/s')},"

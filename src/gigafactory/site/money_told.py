@@ -52,8 +52,8 @@ def told(found: Money) -> dict[str, Any]:
                 "until": each.until.isoformat(),
                 "needed_usd": percentiles(each.needed_usd),
                 "covered": each.covered,
-                "buys_bare_chips": percentiles(each.usd / found.capital.chip_usd[:, 0]),
-                "buys_all_in_chips": percentiles(each.usd / found.usd_per_chip),
+                "buys_bare_chips": percentiles(_buys(each.usd, found.capital.chip_usd[:, 0])),
+                "buys_all_in_chips": percentiles(_buys(each.usd, found.usd_per_chip)),
             }
             for each in found.rounds
         ],
@@ -129,8 +129,10 @@ def sentences(found: Money) -> list[str]:
             f"Before the first round {usd(before)} must come from elsewhere (deposits of orders placed by then)."
         )
     said += [
-        f"The {usd(one.usd)} of {one.date} and what came before last until {one.until:%Y-%m} with a probability of"
-        f" {share(one.covered)} ({usd(percentile(one.needed_usd, 0.5))} needed)."
+        f"The {usd(one.usd)} of {one.date} would buy {_chips(one.usd, found.capital.chip_usd[:, 0])} bare chips or"
+        f" {_chips(one.usd, found.usd_per_chip)} with all around them; with what came before it lasts until"
+        f" {one.until:%Y-%m} with a probability of {share(one.covered)} ({usd(percentile(one.needed_usd, 0.5))} are"
+        " needed)."
         for one in found.rounds
     ]
     return said
@@ -176,6 +178,17 @@ def _tables(found: Money) -> list[dict[str, Any]]:
             "note": "Medians over the futures in which the input is low or high.",
         },
     ]
+
+
+def _buys(amount_usd: float, each_usd: np.ndarray) -> np.ndarray:
+    """[draws] how many of a thing a sum buys, inf where it costs nothing."""
+    with np.errstate(divide="ignore"):
+        return amount_usd / each_usd
+
+
+def _chips(amount_usd: float, each_usd: np.ndarray) -> str:
+    number = percentile(_buys(amount_usd, each_usd), 0.5)
+    return f"{float(f'{number:.2e}'):,.0f}" if np.isfinite(number) else "any number of"
 
 
 def usd(amount: float | None) -> str:

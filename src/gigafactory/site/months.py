@@ -83,12 +83,13 @@ def span(begin: datetime.date, count: int, start: datetime.date) -> Months:
 
 
 def plan_months(factory: Factory) -> Months:
-    """From the first order, day of work or round of financing to a life of servers after the last chips should have
-    come, and to the end of all offers to rent; MOST_MONTHS at most. The same for all draws."""
+    """From the first order, day of work, round of financing or offer to rent to a life of servers after the last chips
+    should have come, and to the end of all offers to rent; MOST_MONTHS at most. The same for all draws."""
     site = factory.site
     start = site.start
     assert start is not None
-    first = min([start, *(order.placed for order in site.orders), *(each.date for each in site.money.rounds)])
+    offers = [offer.start for offer in site.money.rent]
+    first = min([start, *(order.placed for order in site.orders), *(each.date for each in site.money.rounds), *offers])
     coming = [
         order.placed + datetime.timedelta(days=_WEEK * (order.lead_weeks.p90 + order.delivery_weeks.p90))
         for order in site.orders

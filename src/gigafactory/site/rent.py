@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
 from gigafactory.factory.site import RentOffer
 from gigafactory.site.activities import assumed
@@ -119,8 +120,9 @@ def contract_usd_per_hour(usd: float, chips: int, years: float) -> float:
 def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Rent | None:
     """Renting against building; none where nothing is known of the price of renting the chip most of the site has.
 
-    The offers of the file for that chip, and the market beyond their number and after their end; without offers the
-    market alone, from the site's start on and for a life of servers. Chips of other kinds count as that one.
+    The offers of the file for that chip, and the market beyond their number and after their end, for the longest of
+    them, or where that is less than half a life of servers, for that life; without offers the market alone, from the
+    site's start on. Chips of other kinds count as that one. UserError for offers that begin after the plan's end.
     """
     if not ratio(money.chip):
         return None
@@ -131,7 +133,12 @@ def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Re
     whole = money.months
     begin = whole.index(start)
     life = round(float(np.median(money.life_years)) * MONTHS_PER_YEAR)
-    count = min(max((offer.months for _, offer in taken), default=life), len(whole) - begin)
+    longest = max((offer.months for _, offer in taken), default=0)
+    if begin >= len(whole):
+        raise UserError(
+            f"site.money.rent: its first day {start} lies after the plan's last month, {whole.firsts[-1]:%Y-%m}"
+        )
+    count = min(longest if 2 * longest >= life else life, len(whole) - begin)
     months = Months(site.start, whole.firsts[begin : begin + count])
     chips = min(sum(offer.count for _, offer in taken), money.chips) if taken else money.chips
 

@@ -66,6 +66,8 @@ def sentences(found: Rent) -> list[str]:
     """The answer in words, the most important first."""
     each = {name: percentiles(values) for name, values in found.per_hour_usd.items()}
     years = f"{len(found.months)} months from {found.start}"
+    if each["build"]["p50"] is None:
+        return [f"The own site has no chips that work within {years}; rented ones cost {_three(each['rent'])} an hour."]
     said = [
         f"Over {years} an hour of the own site's chips costs {_three(each['build'])}, of rented ones"
         f" {_three(each['rent'])}: building is cheaper with a probability of {share(found.build_cheaper)}."
