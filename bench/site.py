@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import math
 import resource
 import sys
 import time
@@ -24,13 +25,19 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from gigafactory.factory.catalog import chip
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import load_factory, parse_factory
+from gigafactory.site.bill import bill
 from gigafactory.site.draws import Draws
-from gigafactory.site.load import chips_within, it_power_w
+from gigafactory.site.fabric import Design, ideal_switches, least_tiers, most_endpoints, network
+from gigafactory.site.load import chips_within, it_power_w, pue
+from gigafactory.site.makes import training_flop
 from gigafactory.site.plan import plan
 from gigafactory.site.power import Power, power
+from gigafactory.site.rent import contract_usd_per_hour
 from gigafactory.site.schedule import schedule
+from gigafactory.site.spares import first_failure_s, lost_chip_days
 
 sys.path.insert(0, str(Path(__file__).parent))
 from common import machine_facts, write_results
@@ -40,8 +47,9 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 DATA = Path(__file__).parents[2] / "shared" / "data"
 KWH_J = 3.6e6
 HOURS_PER_YEAR = 8760.0
+YEAR_S = 365 * 86400.0
 GOAL_PLAN_S, GOAL_SENSITIVITY_S = 10.0, 60.0
-DRAWS = Draws(200, 0)
+DRAWS, DRAWS_DATED = Draws(200, 0), Draws(2000, 0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +135,12 @@ def power_checks() -> Iterator[Check]:
     spectrum = site("h100-sxm", 100_000, "cluster.fabric.name='spectrum-x-400g'")
     more = it_power_w(spectrum, "h100-sxm") - it_power_w(large, "h100-sxm")
     yield near("P8", "MW more with Spectrum-X at 100,000", 5.0, 1e5 * more / 1e6, 0.0)
+    flat = ("site.it_power_w_per_chip=1200", "site.utilization=1", "site.money.energy_usd_per_kwh=0.0639")
+    memphis = power_of(site("h100-sxm", 100_000, *flat))
+    yield near("P21", "150 MW at 63.9 $/MWh, M$ a month", 7.0, _middle(memphis.year_usd) / 12e6, 0.01)
+    capped = site("gb200-nvl72", 83_000, "cluster.chips[0].power_cap_w=960", node=4)
+    fit = chips_within(capped, "gb200-nvl72", 150e6, 1.25, mean=True)
+    yield near("P22", "GB200 capped at 960 W in 150 MW", 83_000, fit, 0.05)
 
 
 def dated_checks() -> Iterator[Check]:
@@ -138,9 +152,9 @@ def dated_checks() -> Iterator[Check]:
     yield near("P14", "its half on 2024-09-02", 181, _middle(of.peak_w[:, -1]) / 2e6, 0.10)
     second = load_factory(EXAMPLES / "colossus-2.toml")
     gb200 = it_power_w(second, "gb200-nvl72")
-    pue = _middle(power_pue(second))
+    ratio = _middle(pue(second, DRAWS_DATED))
     yield near("P15", "110,000 GB200: MW of IT (239 with, 210 servers alone)", 239, 1.1e5 * gb200 / 1e6, 0.10)
-    yield within("P15", "their MW at the meter", 299, 323, 1.1e5 * gb200 * pue / 1e6)
+    yield within("P15", "their MW at the meter", 299, 323, 1.1e5 * gb200 * ratio / 1e6)
     day = datetime.date(2024, 9, 2)
     low, middle, high = (
         str(when.date(float(np.quantile(when.lots.reached("installed", 1e5), rank)))) for rank in (0.1, 0.5, 0.9)
@@ -173,15 +187,6 @@ def _grid_alone(factory: Factory) -> Iterator[Check]:
     yield holds("P20", "own generation needed with it", ">= 30 MW", f"{missing / 1e6:.0f} MW", missing >= 30e6)
 
 
-DRAWS_DATED = Draws(2000, 0)
-
-
-def power_pue(factory: Factory) -> np.ndarray:
-    from gigafactory.site.load import pue
-
-    return pue(factory, DRAWS_DATED)
-
-
 def race_checks() -> Iterator[Check]:
     """P16 to P18."""
     got = owned()
@@ -199,7 +204,51 @@ def race_checks() -> Iterator[Check]:
     yield near("P18", "rivals' growth at which 50 M is more", 1.23, factors["bound"], 0.01)
 
 
-GROUPS: tuple[Callable[[], Iterator[Check]], ...] = (power_checks, dated_checks, race_checks)
+def network_checks() -> Iterator[Check]:
+    """P5 to P7, P10."""
+    yield near("P5", "first of 100,000 links fails, minutes", 26.28, first_failure_s(1e5, 5 * YEAR_S) / 60, 0.0)
+    yield near("P5", "of 50,000 with 4 years each", 42.05, first_failure_s(5e4, 4 * YEAR_S) / 60, 0.0)
+    yield near("P6", "GPU-days in 99 steps of 2 s", 229, lost_chip_days(1e5, 99 * 2.0), 0.01)
+    yield near("P7", "switches of 128 ports for 100,000", 3906, math.floor(ideal_switches(1e5, 128, 3)), 0.0)
+    yield near("P7", "of 64 ports, four tiers", 10_938, math.ceil(ideal_switches(1e5, 64, 4)), 0.0)
+    yield near("P7", "most endpoints, 128 ports in 3 tiers", 524_288, most_endpoints(Design(128, 3)), 0.0)
+    yield near("P7", "most endpoints, 64 ports in 3 tiers", 65_536, most_endpoints(Design(64, 3)), 0.0)
+    yield near("P7", "tiers that 64 ports take for 100,000", 4, least_tiers(100_000, Design(64, 4)), 0.0)
+    large, small = (network(65_536, Design(ports, tiers)).links for ports, tiers in ((64, 4), (128, 3)))
+    yield near("P7", "optics of four tiers over three", 1.33, large / small, 0.01)
+    told = bill(site("h100-sxm", 100_000), DRAWS).told()
+    counts = {row["what"]: row["count"] for row in told["rows"]}
+    yield near("P10", "racks of 64", 1563, counts["racks"], 0.0)
+    yield near("P10", "groups of 8 racks", 196, counts["groups of racks"], 0.0)
+
+
+def money_checks() -> Iterator[Check]:
+    """P9, P12 to P15 (money)."""
+    flop = training_flop(100_000, chip("h100-sxm").peak_flops("fp8"), 0.35, 100)
+    yield near("P9", "FLOP of 100,000 H100 in 100 d, FP8, 35 %", 5.98e26, flop, 0.01)
+    for years, expected in ((3, 3.81), (4, 2.85), (5, 2.28)):
+        got = contract_usd_per_hour(10e9, 100_000, years)
+        yield near("P12", f"10 G$ for 100,000 over {years} years, $ an hour", expected, got, 0.005)
+    lease = contract_usd_per_hour(1.25e9 * 12, 220_000, 1)
+    yield near("P13", "1.25 G$ a month for 220,000, $ an hour", 7.78, lease, 0.005)
+    bought = plan(load_factory(EXAMPLES / "colossus.toml"), DRAWS_DATED).money.capital
+    each = bought.server_usd + bought.fabric_usd + bought.building_usd
+    yield near("P14", "Colossus' first 100,000, G$", 4.7, _middle(each[:, 0] * bought.count[0]) / 1e9, 0.10)
+    yield near("P14", "all 200,000, G$", 9.3, _middle(each @ bought.count) / 1e9, 0.10)
+    order = "site.orders=[{chip='gb200-nvl72', count=110000, placed=2025-01-15, lead_weeks=20}]"
+    turbine = "site.power=[{start=2025-08-01, kind='turbine', power_w=323e6}]"
+    second = plan(load_factory(EXAMPLES / "colossus-2.toml", [order, turbine]), DRAWS_DATED).money
+    total = _middle(second.total_capex_usd) / 1e9
+    yield within("P15", "110,000 GB200, G$ (8.8 to 9.1, 10 %)", 8.8 * 0.9, 9.1 * 1.1, total)
+
+
+GROUPS: tuple[Callable[[], Iterator[Check]], ...] = (
+    power_checks,
+    dated_checks,
+    network_checks,
+    money_checks,
+    race_checks,
+)
 
 
 def checks() -> list[Check]:
