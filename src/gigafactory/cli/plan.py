@@ -22,7 +22,7 @@ Told = dict[str, Any]
 _NODE_DAYS = 12_000.0
 """Of a quick simulation; at most _MOST_DAYS of them, so that three take about two seconds."""
 _MOST_DAYS = 3.0
-_REPLAY_WIDTH = 120  # characters that its table takes
+_REPLAY_WIDTH = 140  # characters that its table takes
 _MOST_SENTENCES = 6
 """Of a part on the terminal, the most important first; the page has all."""
 
@@ -181,7 +181,7 @@ def _replay(draws: int, seed: int, as_json: bool) -> None:
         words = [escape(str(row[key])) for key in ("p10", "p50", "p90", "actual")]
         table.add_row(f"  {escape(row['milestone'])} [dim]({escape(row['how'])})[/dim]", *words, verdict + projected)
     console.print(table)
-    console.print()
+    console.print("\nleft out: from other sites, without this one; as known: with what was known on its first day\n")
     for sentence in found.sentences():
         console.print(escape(sentence), soft_wrap=True)
 
