@@ -395,13 +395,17 @@ def _rent_figures(told: Told) -> str:
 
 def _makes_figure(told: Told) -> str:
     makes = told.get("makes") or {}
-    found = []
-    if makes.get("months") and makes.get("training_flop"):
-        days = [_ordinal(month) for month in makes["months"]]
-        series = [_series("training", days, makes["training_flop"], 0)]
-        axis = Axis("FLOP", show=lambda value: f"{value:.2e}", from_zero=True)
-        found.append(_figure("Training FLOP, by month", _BANDS_NOTE, series, axis))
-    return page.grid(found)
+    if not makes.get("months") or not makes.get("training_flop"):
+        return ""
+    days = [_ordinal(month) for month in makes["months"]]
+    series = [_series("training", days, makes["training_flop"], 0)]
+    flop = Axis("FLOP", show=lambda value: f"{value:.2e}".replace("e+", "e"), from_zero=True)
+    caption = "Training FLOP, by month"
+    return _wide(
+        caption,
+        _BANDS_NOTE,
+        lambda width: line_chart(caption, series, x=_DATE, y=flop, width=width, hover=width > 400),
+    )
 
 
 def _figure(caption: str, note: str, series: Sequence[Series], axis: Axis) -> str:
