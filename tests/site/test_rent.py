@@ -21,6 +21,7 @@ from gigafactory.site.schedule import schedule
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DRAWS = Draws(1000, 1)
+LAB = load_factory(EXAMPLES / "lab-64.toml")
 
 
 def made(name: str, sets: Sequence[str] = (), draws: Draws = DRAWS) -> Rent:
@@ -65,9 +66,9 @@ def test_renting_24_000_for_grok_2() -> None:
 def test_the_process_has_room_for_what_was_observed() -> None:
     """From early 2024 on: the low of October 2025 and the price of March 2026 lie inside the 80 % band."""
     draws = Draws(4000, 3)
-    process = rent_market.fit(draws)
+    process = rent_market.fit(LAB, draws)
     now = rent_market.today_usd(process, "h100-sxm", datetime.date(2024, 2, 1))
-    path = rent_market.paths(draws, process, "h100-sxm", now, 36)
+    path = rent_market.paths(LAB, draws, process, "h100-sxm", now, 36)
     for month, usd in ((20, 1.70), (25, 2.35)):
         low, high = np.quantile(path[:, month], (0.1, 0.9))
         assert low < usd < high
@@ -76,8 +77,8 @@ def test_the_process_has_room_for_what_was_observed() -> None:
 
 def test_the_price_falls_and_rises_again() -> None:
     draws = Draws(2000, 4)
-    process = rent_market.fit(draws)
-    path = rent_market.paths(draws, process, "h100-sxm", np.full(2000, 2.85), 48)
+    process = rent_market.fit(LAB, draws)
+    path = rent_market.paths(LAB, draws, process, "h100-sxm", np.full(2000, 2.85), 48)
     lowest = np.argmin(path, axis=1)
     low = path.min(axis=1)
     after = np.where(np.arange(48) >= lowest[:, None], path, 0.0).max(axis=1)
@@ -91,7 +92,7 @@ def test_the_price_falls_and_rises_again() -> None:
 def test_the_same_seed_is_the_same_price() -> None:
     def path(seed: int) -> np.ndarray:
         draws = Draws(50, seed)
-        return rent_market.paths(draws, rent_market.fit(draws), "h100-sxm", np.full(50, 2.0), 12)
+        return rent_market.paths(LAB, draws, rent_market.fit(LAB, draws), "h100-sxm", np.full(50, 2.0), 12)
 
     assert np.array_equal(path(1), path(1))
     assert not np.array_equal(path(1), path(2))
@@ -142,7 +143,7 @@ def test_probabilities_are_of_the_three(lab: Rent) -> None:
 
 def test_what_flips_the_answer_is_named(lab: Rent) -> None:
     flips = {each.name: each for each in lab.flips}
-    assert set(flips) == {"price", "utilisation", "delay", "residual"}
+    assert set(flips) == {"price", "utilisation", "delay", "residual", "worth"}
     assert flips["price"].within
     build = np.median(lab.per_hour_usd["build"])
     assert np.median(flips["price"].threshold) == pytest.approx(build)
@@ -180,6 +181,8 @@ def test_chips_rented_before_the_site_is_begun() -> None:
     assert found.chips == 24
     assert len(found.months) > 24, "a brief offer is no end of the comparison"
     assert found.hour_usd[:, :6] == pytest.approx(2.85)
+    bridge = found.cost_usd["rent_then_build"] - found.cost_usd["build"]
+    assert (bridge >= 24 * 6 * 730 * 2.85 * (1 - 1e-9)).all(), "a contract is paid to its end"
     assert np.isfinite(found.hand_over).mean() > 0.5
 
 
@@ -194,3 +197,11 @@ def test_a_site_without_power_has_no_own_hours() -> None:
     found = made("lab-64", [dark])
     assert found.build_cheaper == 0.0
     assert "no chips that work" in found.sentences()[0]
+
+
+def test_a_user_knows_better_what_is_left() -> None:
+    none, much = (made("lab-64", [f"site.money.facts.residual_share={share}"]) for share in (0.0, 0.5))
+    assert (none.residual_usd < much.residual_usd).all()
+    assert none.build_cheaper <= much.build_cheaper
+    with pytest.raises(UserError, match=r"site\.money\.facts: unknown fact 'residual'; did you mean 'residual_share'"):
+        made("lab-64", ["site.money.facts.residual=0.1"])

@@ -7,11 +7,28 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gigafactory.factory.catalog import chip
+from gigafactory.factory.catalog import chip, suggest
 from gigafactory.factory.quantity import PositiveSpread, Spread, known
 from gigafactory.factory.training import Section
 
 CATALOGUE = "; none is the catalogue's"
+MONEY_FACTS = (
+    "server_rest_usd_per_chip",
+    "fabric_usd_per_chip",
+    "order_discount",
+    "battery_usd_per_kwh",
+    "deposit_share",
+    "payment_days",
+    "colocation_usd_per_kw_month",
+    "residual_share",
+    "building_life_years",
+    "on_demand_premium",
+    "rent_scarcities_per_year",
+    "rent_scarcity_rise",
+    "rent_fall_per_year",
+    "worth_of_early_hours",
+)
+"""Assumptions of the catalogue that money.facts may replace."""
 
 
 class PowerPhase(Section):
@@ -129,6 +146,9 @@ class MoneySection(Section):
     )
     interest_per_year: float | None = Field(None, ge=0, le=1, description="cost of capital" + CATALOGUE)
     depreciation_years: float | None = Field(None, gt=0, description="life of servers and fabric" + CATALOGUE)
+    facts: dict[str, PositiveSpread] = Field(
+        {}, description="your own numbers for what the catalogue assumes of prices, e.g. residual_share"
+    )
     rounds: tuple[FundingRound, ...] = Field((), description="financing by date")
     rent: tuple[RentOffer, ...] = Field((), description="offers to rent")
 
@@ -138,6 +158,14 @@ class MoneySection(Section):
         for name in prices:
             known(chip, name)
         return prices
+
+    @field_validator("facts")
+    @classmethod
+    def _assumed(cls, facts: dict[str, PositiveSpread]) -> dict[str, PositiveSpread]:
+        for name in facts:
+            if name not in MONEY_FACTS:
+                raise ValueError(f"unknown fact {name!r}; {suggest(name, list(MONEY_FACTS))}")
+        return facts
 
 
 class SiteSection(Section):

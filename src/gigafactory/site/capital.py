@@ -65,7 +65,7 @@ def capital(factory: Factory, draws: Draws) -> Capital:
     inputs: dict[str, np.ndarray] = {}
 
     def of(name: str, given: Spread | float | None = None) -> np.ndarray:
-        inputs[f"site.money.{name}"] = draws.of(f"site.money.{name}", assumed(name, given))
+        inputs[f"site.money.{name}"] = price(factory, draws, name, given)
         return inputs[f"site.money.{name}"]
 
     chip_usd = np.stack([_chip_usd(factory, draws, order, inputs) for order in site.orders], axis=1)
@@ -78,7 +78,7 @@ def capital(factory: Factory, draws: Draws) -> Capital:
         listed = [index for index, order in enumerate(site.orders) if order.chip not in own.chip_usd]
         server_usd += of("server_rest_usd_per_chip")[:, None]
         if count.sum() >= assumption("order_discount_chips").value:
-            server_usd[:, listed] *= 1 - of("order_discount")[:, None]
+            server_usd[:, listed] *= 1 - np.minimum(of("order_discount"), 1.0)[:, None]
     if own.cluster_usd_per_server is not None:
         fabric_usd[:] = (of("cluster_usd_per_server", own.cluster_usd_per_server) / node)[:, None] - server_usd
         if (fabric_usd < 0).any() and own.server_usd is not None:
@@ -90,7 +90,7 @@ def capital(factory: Factory, draws: Draws) -> Capital:
     if site.kind != "colocation":
         per_w = of("building_usd_per_w", own.building_usd_per_w)
         building_usd = per_w[:, None] * [it_power_w(factory, order.chip) for order in site.orders]
-    source_usd = [_source_usd(draws, phase, inputs) for phase in site.power]
+    source_usd = [_source_usd(factory, draws, phase, inputs) for phase in site.power]
     return Capital(
         chip_usd=chip_usd,
         server_usd=server_usd,
@@ -101,6 +101,12 @@ def capital(factory: Factory, draws: Draws) -> Capital:
         battery=np.array([phase.kind == "battery" for phase in site.power], dtype=bool),
         inputs=inputs,
     )
+
+
+def price(factory: Factory, draws: Draws, name: str, given: Spread | float | None = None) -> np.ndarray:
+    """[draws] values of "site.money.NAME": the field's, else that of site.money.facts, else the catalogue's."""
+    own = factory.site.money.facts.get(name) if given is None else given
+    return draws.of(f"site.money.{name}", assumed(name, own))
 
 
 def chip_price(name: str, year: int) -> Spread | None:
@@ -141,16 +147,17 @@ def _rank(draws: Draws, path: str, generation: float) -> np.ndarray:
     return ndtr(score)
 
 
-def _source_usd(draws: Draws, phase: PowerPhase, inputs: dict[str, np.ndarray]) -> np.ndarray:
+def _source_usd(factory: Factory, draws: Draws, phase: PowerPhase, inputs: dict[str, np.ndarray]) -> np.ndarray:
     if phase.kind == "battery":
         stored_j = phase.energy_j or phase.power_w * assumption("battery_hours").value * 3600.0
-        path, each, amount = "site.money.battery_usd_per_kwh", assumed("battery_usd_per_kwh"), stored_j / KWH_J
+        path, amount = "site.money.battery_usd_per_kwh", stored_j / KWH_J
+        inputs[path] = price(factory, draws, "battery_usd_per_kwh")
     elif phase.kind in BOUGHT and phase.end is None:
         source = entries("sources")[BOUGHT[phase.kind]]
         assert isinstance(source, PowerSource)
         assert source.usd_per_w is not None
-        path, each, amount = "site.money.generation_usd_per_w", spread_of(source.usd_per_w), phase.power_w
+        path, amount = "site.money.generation_usd_per_w", phase.power_w
+        inputs[path] = draws.of(path, spread_of(source.usd_per_w))
     else:
         return np.zeros(draws.count)
-    inputs[path] = draws.of(path, each)
     return inputs[path] * amount

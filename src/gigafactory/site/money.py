@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gigafactory.factory.file import Factory
-from gigafactory.site.activities import assumed
-from gigafactory.site.capital import KWH_J, Capital, capital
+from gigafactory.site.capital import KWH_J, Capital, capital, price
 from gigafactory.site.draws import Draws
 from gigafactory.site.load import it_power_w, phase_days, pue, utilization
 from gigafactory.site.money_told import sentences, told
@@ -152,13 +151,13 @@ def money(factory: Factory, draws: Draws, schedule: Schedule, power: Any, bill: 
     own = dict(bought.inputs)
 
     def of(name: str, given: float | None = None) -> np.ndarray:
-        own[f"site.money.{name}"] = draws.of(f"site.money.{name}", assumed(name, given))
+        own[f"site.money.{name}"] = price(factory, draws, name, given)
         return own[f"site.money.{name}"]
 
     life = of("depreciation_years", site.money.depreciation_years)
     interest = of("interest_per_year", site.money.interest_per_year)
     operation = of("operation_share_per_year", site.money.operation_share_per_year)
-    paid = _paid(factory, draws, schedule, bought, months, of("deposit_share"), of("payment_days"))
+    paid = _paid(factory, draws, schedule, bought, months, np.minimum(of("deposit_share"), 1.0), of("payment_days"))
 
     serving = np.zeros((draws.count, len(months)))  # what was bought and has power, by the month in which it got it
     for index in range(len(site.orders)):

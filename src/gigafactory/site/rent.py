@@ -11,7 +11,7 @@ import numpy as np
 from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
 from gigafactory.factory.site import RentOffer
-from gigafactory.site.activities import assumed
+from gigafactory.site.capital import price
 from gigafactory.site.draws import Draws
 from gigafactory.site.money import Money
 from gigafactory.site.months import HOURS_PER_MONTH, HOURS_PER_YEAR, MONTHS_PER_YEAR, Months
@@ -22,6 +22,7 @@ from gigafactory.site.schedule import Schedule
 OPTIONS = ("rent", "build", "rent_then_build")
 RESIDUAL_YEARS = 4.0
 """Age that residual_share is given for; it falls by the same factor every year."""
+_WORTH = "worth of an early chip-hour over its rent; above, bridging pays"
 _BRIDGE_MONTHS = 12  # longer contracts are no way to bridge
 
 
@@ -126,7 +127,7 @@ def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Re
     """
     if not ratio(money.chip):
         return None
-    site, process = factory.site, fit(draws)
+    site, process = factory.site, fit(factory, draws)
     assert site.start is not None
     taken = [(index, offer) for index, offer in enumerate(site.money.rent) if offer.chip == money.chip]
     start = min((offer.start for _, offer in taken), default=site.start)
@@ -146,7 +147,7 @@ def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Re
         draws.of(f"site.money.rent[{index}].usd_per_chip_hour", offer.usd_per_chip_hour) for index, offer in taken
     ]
     now = _mean(prices, [offer.count for _, offer in taken]) if taken else today_usd(process, money.chip, start)
-    market = paths(draws, process, money.chip, np.maximum(now, 1e-3), count)
+    market = paths(factory, draws, process, money.chip, np.maximum(now, 1e-3), count)
     useful = _useful(schedule, months)
     needed = np.maximum(useful, float(chips))
     hour, offered = _blended(market, taken, prices, needed, months)
@@ -154,7 +155,7 @@ def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Re
     short = market * process.premium[:, None]
     bridging = np.maximum(needed - useful, 0.0)
     bridge_hour, bridged = _bridge(short, taken, prices, bridging, months, float(chips))
-    built = _built(draws, schedule, money, months)
+    built = _built(factory, draws, schedule, money, months)
     rented_usd = needed * hour * HOURS_PER_MONTH
     bridge_usd = bridged * bridge_hour * HOURS_PER_MONTH
     own_usd, own_cash = built.cost_usd, built.cash_usd
@@ -185,7 +186,7 @@ def rent(factory: Factory, draws: Draws, schedule: Schedule, money: Money) -> Re
             "rent_then_build": own_cash + np.cumsum(bridge_usd, axis=1),
         },
         short_usd=(short * bridging).sum(axis=1) / np.maximum(bridging.sum(axis=1), 1e-9),
-        lost_worth=draws.of("site.money.worth_of_early_hours", assumed("worth_of_early_hours")),
+        lost_worth=price(factory, draws, "worth_of_early_hours"),
         hand_over=schedule.lots.reached("useful", chips),
         residual_usd=built.residual_usd,
         capex_usd=money.total_capex_usd,
@@ -202,15 +203,15 @@ class _Built:
     cash_usd: np.ndarray
 
 
-def _built(draws: Draws, schedule: Schedule, money: Money, months: Months) -> _Built:
+def _built(factory: Factory, draws: Draws, schedule: Schedule, money: Money, months: Months) -> _Built:
     begin = money.months.index(months.firsts[0])
     end = begin + len(months)
     paid = money.paid_usd
     book = np.cumsum(paid - money.depreciation_usd, axis=1)[:, :end]
     capital = np.maximum(book, 0.0).sum(axis=1) * money.interest_per_year / MONTHS_PER_YEAR
     cash = np.cumsum(paid + money.running_usd, axis=1)[:, :end]
-    share = draws.of("site.money.residual_share", assumed("residual_share"))
-    life = draws.of("site.money.building_life_years", assumed("building_life_years"))
+    share = price(factory, draws, "residual_share")
+    life = price(factory, draws, "building_life_years")
     left = np.zeros(draws.count)
     last_day, lots, bought = months.edges[-1], schedule.lots, money.capital
     for index in range(len(bought.count)):
@@ -243,11 +244,11 @@ def _blended(
 ) -> tuple[np.ndarray, int]:
     """[draws, months] mean price of an hour, the offers first and the market for the rest; and chips offered."""
     cost, left = np.zeros_like(market), needed.copy()
-    for (_, offer), price in zip(taken, prices, strict=True):
+    for (_, offer), each_usd in zip(taken, prices, strict=True):
         first = months.index(offer.start)
         term = (np.arange(len(months)) >= first) & (np.arange(len(months)) < first + offer.months)
         used = np.minimum(left, offer.count) * term
-        cost += used * price[:, None]
+        cost += used * each_usd[:, None]
         left -= used
     return (cost + left * market) / needed, sum(offer.count for _, offer in taken)
 
@@ -262,15 +263,17 @@ def _bridge(
 ) -> tuple[np.ndarray, np.ndarray]:
     """[draws, months] price of an hour and chips paid for, until the own site has enough: by the hour, or by an offer
     of at most a year, which is paid to its end."""
-    brief = [(offer, price) for (_, offer), price in zip(taken, prices, strict=True) if offer.months <= _BRIDGE_MONTHS]
+    brief = [
+        (offer, price) for (_, offer), each_usd in zip(taken, prices, strict=True) if offer.months <= _BRIDGE_MONTHS
+    ]
     if not brief:
         return short, bridging
     cost, paid, left = np.zeros_like(short), np.zeros_like(short), np.full_like(short, chips)
-    for offer, price in brief:
+    for offer, each_usd in brief:
         first = months.index(offer.start)
         term = (np.arange(len(months)) >= first) & (np.arange(len(months)) < first + offer.months)
         used = np.minimum(left, offer.count) * term
-        cost, paid, left = cost + used * price[:, None], paid + used, left - used
+        cost, paid, left = cost + used * each_usd[:, None], paid + used, left - used
     more = np.maximum(bridging - paid, 0.0)
     total = paid + more
     return (cost + more * short) / np.maximum(total, 1e-9), total
@@ -285,15 +288,20 @@ def _mean(prices: list[np.ndarray], counts: list[int]) -> np.ndarray:
 def _flips(found: Rent) -> tuple[Flip, ...]:
     """Where renting and building cost the same per chip-hour, input by input."""
     each = found.per_hour_usd
-    price, build = each["rent"], each["build"]
-    low, high = np.quantile(price, (0.1, 0.9))
+    rented, build = each["rent"], each["build"]
+    low, high = np.quantile(rented, (0.1, 0.9))
+    least, most = np.quantile(found.lost_worth, (0.1, 0.9))
     with np.errstate(divide="ignore", invalid="ignore"):
+        each_early = (found.cost_usd["rent_then_build"] - found.cost_usd["build"]) / np.maximum(
+            found.hours["rent"] - found.hours["build"], 1e-9
+        )
+        early = each_early / np.maximum(found.short_usd, 1e-9)
         used = build / (found.market_usd * found.process.premium[:, None]).mean(axis=1)
-        late = (found.hours["build"] - found.cost_usd["build"] / price) / (found.useful[:, -1] * HOURS_PER_MONTH)
+        late = (found.hours["build"] - found.cost_usd["build"] / rented) / (found.useful[:, -1] * HOURS_PER_MONTH)
         whole = found.cost_usd["build"] + found.residual_usd
-        left = (whole - price * found.hours["build"]) / found.capex_usd
+        left = (whole - rented * found.hours["build"]) / found.capex_usd
     late = np.where(np.isfinite(late), late, -np.inf)
-    now = float(np.median(price))
+    now, early_now = float(np.median(rented)), float(np.median(found.lost_worth))
     worth = float(np.median(found.residual_usd / found.capex_usd))
     middle = {"used": float(np.median(used)), "late": float(np.median(late)), "left": float(np.median(left))}
     return (
@@ -301,4 +309,5 @@ def _flips(found: Rent) -> tuple[Flip, ...]:
         Flip("utilisation", "share of the hours that are used", 1.0, used, 0.4 <= middle["used"] <= 1.0),
         Flip("delay", "months by which the own site comes later", 0.0, late, abs(middle["late"]) <= MONTHS_PER_YEAR),
         Flip("residual", "what is left at the end over what was bought", worth, left, 0.0 <= middle["left"] <= 0.5),
+        Flip("worth", _WORTH, early_now, early, bool(least <= np.median(early) <= most)),
     )

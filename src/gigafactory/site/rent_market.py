@@ -16,8 +16,9 @@ import numpy as np
 from scipy.special import ndtri
 
 from gigafactory.factory.catalog import Chip, Rental, chip, rentals
-from gigafactory.site.activities import assumed, spread_of
-from gigafactory.site.capital import chip_price
+from gigafactory.factory.file import Factory
+from gigafactory.site.activities import spread_of
+from gigafactory.site.capital import chip_price, price
 from gigafactory.site.draws import Draws, quantile
 from gigafactory.site.months import MONTHS_PER_YEAR
 
@@ -50,7 +51,7 @@ def observations() -> list[Rental]:
     return sorted(found, key=lambda entry: entry.day)
 
 
-def fit(draws: Draws) -> Process:
+def fit(factory: Factory, draws: Draws) -> Process:
     """The process given the observations, their bands drawn as well.
 
     Between two of them, dt apart, x is normal with mean m + (x0 - m) a and variance s^2 (1 - a^2) / 2k, a = exp(-k dt).
@@ -58,7 +59,7 @@ def fit(draws: Draws) -> Process:
     then s by its chi-square and m by its standard error.
     """
     seen = observations()
-    premium = np.maximum(draws.of("site.money.on_demand_premium", assumed("on_demand_premium")), 1.0)
+    premium = np.maximum(price(factory, draws, "on_demand_premium"), 1.0)
     at = np.array([_years(entry.day) for entry in seen])
     log_usd = np.stack(
         [
@@ -110,8 +111,8 @@ def ratio(name: str) -> float:
         return 1.0
     if rented and bought:
         return rented / bought
-    price, usual = chip_price(name, own.launched.year), chip_price(OBSERVED, own.launched.year)
-    return price.p50 / usual.p50 if price is not None and usual is not None else 0.0
+    paid, usual = chip_price(name, own.launched.year), chip_price(OBSERVED, own.launched.year)
+    return paid.p50 / usual.p50 if paid is not None and usual is not None else 0.0
 
 
 def today_usd(process: Process, name: str, day: datetime.date) -> np.ndarray:
@@ -126,14 +127,14 @@ def today_usd(process: Process, name: str, day: datetime.date) -> np.ndarray:
     return np.asarray(np.exp(level) * ratio(name))
 
 
-def paths(draws: Draws, process: Process, name: str, now_usd: np.ndarray, months: int) -> np.ndarray:
+def paths(factory: Factory, draws: Draws, process: Process, name: str, now_usd: np.ndarray, months: int) -> np.ndarray:
     """[draws, months] price of an hour by contract in each month after a price now [draws]."""
     step = 1.0 / MONTHS_PER_YEAR
     fade = np.exp(-process.return_per_year * step)
     spread = process.noise * np.sqrt((1 - fade**2) / (2 * process.return_per_year))
-    scarce = draws.of("site.money.rent_scarcities_per_year", assumed("rent_scarcities_per_year"))
-    fall = draws.of("site.money.rent_fall_per_year", assumed("rent_fall_per_year"))
-    rise = np.log(draws.of("site.money.rent_scarcity_rise", assumed("rent_scarcity_rise")).clip(1.0))
+    scarce = price(factory, draws, "rent_scarcities_per_year")
+    fall = price(factory, draws, "rent_fall_per_year")
+    rise = np.log(price(factory, draws, "rent_scarcity_rise").clip(1.0))
     # The fitted level is a mean with scarcities in it: between them the price is drawn to less.
     level = process.level + math.log(ratio(name)) - scarce * rise / process.return_per_year
     x = np.log(now_usd)

@@ -137,7 +137,8 @@ def _tables(found: Rent) -> list[dict[str, Any]]:
             "title": "What flips the answer",
             "headers": ["input", "now", "equal at p10", "p50", "p90", "in reach"],
             "rows": flips,
-            "note": "Where a rented and an own chip-hour cost the same, all else as drawn.",
+            "note": "Where a rented and an own chip-hour cost the same, all else as drawn. The market is fitted to"
+            " prices of 2023 to 2026: for a plan of an earlier day it knows what came.",
         },
     ]
 
@@ -147,6 +148,8 @@ def _amount(name: str, value: float | None) -> str:
         return "never"
     if name == "price":
         return dollars(value)
+    if name == "worth":
+        return f"{value:.2f}"
     if value <= 0 and name != "utilisation":
         return "none"
     if value > 1 and name == "utilisation":
