@@ -130,7 +130,7 @@ def test_a_plan_has_its_page() -> None:
         "a <site>", "<b>here</b>", "All <1,000> chips", "Chips over time", "Steps of building", "the roof",
         "Power needed and supplied", "12 MW a step: fail", "rented <turbines>",
         "2.00 M$ (1.00 M$ to 2.00 M$)", "Fat <tree>", "Cash needed and raised", "Rent or build",
-        "Training FLOP, by month", "<a source>", "never in 20 %", "critical 60 %, slack 3 d",
+        "Training FLOP a day, by month", "<a source>", "never in 20 %", "critical 60 %, slack 3 d",
     ):  # fmt: skip
         assert expected in text, expected
 

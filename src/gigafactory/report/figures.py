@@ -80,6 +80,8 @@ class Axis:
         top = max(map(abs, ticks), default=0.0)
         if self.scale == "log" and top >= 1e4 and top > 1e3 * min(ticks):
             return [fmt.count(tick) for tick in ticks]
+        if top >= 1e24:  # beyond the prefixes that people know
+            return [f"{tick:.3g}".replace("e+", "e") for tick in ticks]
         if top >= 1e4:
             size, prefix = next((size, prefix) for size, prefix in fmt.PREFIXES if top >= size)
             return [f"{tick / size:.6g} {prefix}" if tick else "0" for tick in ticks]

@@ -7,6 +7,7 @@ Takes plain data (`site.plan.Plan.told` says what is in it); whatever is missing
 from __future__ import annotations
 
 import datetime
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -48,6 +49,7 @@ CRITICAL = 0.10
 """Share of the futures from which on a bar is drawn as critical."""
 
 _DATE = Axis("", "date", show=lambda day: datetime.date.fromordinal(round(day)).isoformat())
+_MONTH_DAYS = 365.25 / 12
 _BANDS_NOTE = "The line is the median, the band holds eight of ten futures."
 
 
@@ -398,9 +400,14 @@ def _makes_figure(told: Told) -> str:
     if not makes.get("months") or not makes.get("training_flop"):
         return ""
     days = [_ordinal(month) for month in makes["months"]]
-    series = [_series("training", days, makes["training_flop"], 0)]
+    lengths = [after - day for day, after in itertools.pairwise(days)] + [_MONTH_DAYS]
+    daily = {
+        rank: [flop / length for flop, length in zip(month, lengths, strict=True)]
+        for rank, month in makes["training_flop"].items()
+    }
+    series = [_series("training", days, daily, 0)]
     flop = Axis("FLOP", show=lambda value: f"{value:.2e}".replace("e+", "e"), from_zero=True)
-    caption = "Training FLOP, by month"
+    caption = "Training FLOP a day, by month"
     return _wide(
         caption,
         _BANDS_NOTE,
