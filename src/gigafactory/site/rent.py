@@ -264,7 +264,7 @@ def _bridge(
     """[draws, months] price of an hour and chips paid for, until the own site has enough: by the hour, or by an offer
     of at most a year, which is paid to its end."""
     brief = [
-        (offer, price) for (_, offer), each_usd in zip(taken, prices, strict=True) if offer.months <= _BRIDGE_MONTHS
+        (offer, each_usd) for (_, offer), each_usd in zip(taken, prices, strict=True) if offer.months <= _BRIDGE_MONTHS
     ]
     if not brief:
         return short, bridging
