@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gigafactory.errors import UserError
+from gigafactory.factory.catalog import assumption
 from gigafactory.factory.load import load_factory
 from gigafactory.site.capital import capital, chip_price
 from gigafactory.site.draws import Draws
@@ -121,6 +122,25 @@ def test_a_rented_hall_is_not_built(lab: Money) -> None:
     assert (lab.colocation_usd[:, -1] > 0).all()
     month = lab.colocation_usd[:, -1] / (64 * lab.hour.colocation_usd * 730)
     assert month == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_hall_of_100_000_chips_rented() -> None:
+    """Facts 4.2: 138.9 MW at 184.06 $/kW-month are 307 M$ a year."""
+    per_kw = assumption("colocation_usd_per_kw_month")
+    assert 138_900 * per_kw.value * 12 == pytest.approx(307e6, rel=0.002)
+
+
+def test_most_of_an_hour_is_capital(colossus: Money) -> None:
+    """Facts 4.2: four fifths of what a GPU costs to own are capital."""
+    hour = colossus.hour
+    share = (hour.capital_usd + hour.interest_usd) / colossus.hour_usd
+    assert float(np.median(share)) == pytest.approx(0.8, abs=0.07)
+
+
+def test_the_same_seed_is_the_same_money() -> None:
+    one, same, other = (made("lab-64", draws=Draws(50, seed)) for seed in (3, 3, 4))
+    assert np.array_equal(one.need_usd, same.need_usd)
+    assert not np.array_equal(one.need_usd, other.need_usd)
 
 
 def test_a_useful_hour_costs_at_least_an_hour(colossus: Money) -> None:

@@ -69,8 +69,8 @@ def sentences(found: Rent) -> list[str]:
     if each["build"]["p50"] is None:
         return [f"The own site has no chips that work within {years}; rented ones cost {_three(each['rent'])} an hour."]
     said = [
-        f"Over {years} an hour of the own site's chips costs {_three(each['build'])}, of rented ones"
-        f" {_three(each['rent'])}: building is cheaper with a probability of {share(found.build_cheaper)}."
+        f"Over {years} an hour of the own site's chips costs {_three(each['build'])}, less what is left in the end, of"
+        f" rented ones {_three(each['rent'])}: building is cheaper with a probability of {share(found.build_cheaper)}."
     ]
     even = percentiles(found.break_even_months)
     if even["p50"] is None:
