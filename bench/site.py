@@ -37,6 +37,7 @@ from gigafactory.site.plan import plan
 from gigafactory.site.power import Power, power
 from gigafactory.site.rent import contract_usd_per_hour
 from gigafactory.site.schedule import schedule
+from gigafactory.site.sensitivity import sensitivity
 from gigafactory.site.spares import first_failure_s, lost_chip_days
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -266,9 +267,13 @@ def speeds() -> dict[str, float]:
     start = time.process_time()
     whole.told()
     told_s = time.process_time() - start
+    start = time.process_time()
+    sensitivity(factory, Draws(10_000, 0))
+    sensitivity_s = time.process_time() - start
     return {
         "plan_s": planned_s,
         "told_s": told_s,
+        "sensitivity_s": sensitivity_s,
         "memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0,
     }
 
@@ -290,8 +295,13 @@ def main() -> None:
     content: dict[str, Any] = {"machine": machine_facts(), "checks": [asdict(check) for check in found]}
     if not wanted.quick:
         content["speeds"] = speeds()
-        for name, value in content["speeds"].items():
-            console.print(f"{name:14} {value:,.2f}" if value < 1e6 else f"{name:14} {value / 1e9:,.2f} GB")
+        of = content["speeds"]
+        console.print(f"10,000 draws of Colossus, all parts  {of['plan_s']:6.1f} s of one core (goal {GOAL_PLAN_S:g})")
+        console.print(f"told as plain data                   {of['told_s']:6.1f} s")
+        console.print(
+            f"its sensitivities                    {of['sensitivity_s']:6.1f} s (goal {GOAL_SENSITIVITY_S:g})"
+        )
+        console.print(f"memory at the peak                   {of['memory_bytes'] / 1e9:6.2f} GB")
         write_results("site", content)
     sys.exit(0 if all(check.passed for check in found) else 1)
 
