@@ -127,6 +127,13 @@ class Fabric(Entry):
     link_mttf_s: Fact | None = None
 
 
+class Part(Entry):
+    """Something that a site is built of, by the piece (storage: by the byte)."""
+
+    price_usd: Fact
+    power_w: Fact | None = None
+
+
 class FailureRates(Entry):
     """How often jobs on one fleet were interrupted. causes: weights of the hardware part, by entry of `causes`."""
 
@@ -316,7 +323,8 @@ class DatedSite(Entry):
 
 
 class ReplayMilestone(BaseModel):
-    """What happened at a dated site. stage: of site.lots.STAGES. source: where the date was read."""
+    """What happened at a dated site. stage: of site.lots.STAGES. facility_w: power of so many chips. racks_per_day: from
+    the milestone before to this one. source: where all this was read."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -325,6 +333,7 @@ class ReplayMilestone(BaseModel):
     chips: int
     date: datetime.date
     facility_w: float | None = None
+    racks_per_day: float | None = None
     source: str
 
 
@@ -373,6 +382,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "prices": Price,
     "rentals": Rental,
     "trainings": Training,
+    "parts": Part,
     "sites": DatedSite,
     "base_rates": Assumption,
     "replays": ReplayCase,
@@ -451,6 +461,8 @@ def headline(entry: AnyEntry) -> str:
             return f"{significant(entry.years[year].value)} USD in {year}"
         case Rental():
             return f"{significant(entry.usd_per_hour.value)} USD per hour, {entry.day}"
+        case Part():
+            return f"{significant(entry.price_usd.value)} USD"
         case Training():
             return f"{count(entry.tokens.value)} tokens of {entry.model}"
         case DatedSite():
@@ -561,6 +573,11 @@ def base_rates() -> dict[str, Assumption]:
 def replays() -> dict[str, ReplayCase]:
     """Name -> dated site to plan again."""
     return _entries("replays")
+
+
+def part(name: str) -> Part:
+    """The part of that name; an unknown name is a UserError with the nearest names."""
+    return _lookup("parts", name)
 
 
 def _lookup(kind: str, name: str) -> Any:
