@@ -206,7 +206,7 @@ def race_checks() -> Iterator[Check]:
 
 
 def network_checks() -> Iterator[Check]:
-    """P5 to P7, P10."""
+    """P5 to P7, P10, P11."""
     yield near("P5", "first of 100,000 links fails, minutes", 26.28, first_failure_s(1e5, 5 * YEAR_S) / 60, 0.0)
     yield near("P5", "of 50,000 with 4 years each", 42.05, first_failure_s(5e4, 4 * YEAR_S) / 60, 0.0)
     yield near("P6", "GPU-days in 99 steps of 2 s", 229, lost_chip_days(1e5, 99 * 2.0), 0.01)
@@ -219,9 +219,12 @@ def network_checks() -> Iterator[Check]:
     ratio = (four.links / four.endpoints) / (three.links / three.endpoints)
     yield near("P7", "optics of four tiers over three", 4 / 3, ratio, 0.0001)
     told = bill(site("h100-sxm", 100_000), DRAWS).told()
-    counts = {row["what"]: row["count"] for row in told["rows"]}
-    yield near("P10", "racks of 64", 1563, counts["racks"], 0.0)
-    yield near("P10", "groups of 8 racks", 196, counts["groups of racks"], 0.0)
+    yield near("P10", "racks of 64", 1563, told["racks"], 0.0)
+    yield near("P10", "groups of 8 racks", 196, told["groups"], 0.0)
+    switches = round(ideal_switches(104_858, 64, 3))
+    sheet = 13_107 * 310e3 + switches * 36e3 + 398e6 + 655e6  # nodes, switches, cables, facility over its life
+    yield near("P11", "13,107 nodes of a published sheet, G$", 5.41, sheet / 1e9, 0.001)
+    yield near("P11", "its $ per GPU", 51_613, sheet / 104_858, 0.001)
 
 
 def money_checks() -> Iterator[Check]:

@@ -329,11 +329,11 @@ def _bill_table(told: Told) -> str:
     for one in (told.get("bill") or {}).get("rows", ()):
         cost = one.get("usd")
         price = usd(cost["p50"]) if isinstance(cost, Mapping) else usd(cost) if cost else ""
-        amount = f"{one['count']:,.0f}" if isinstance(one["count"], int | float) else str(one["count"])
-        rows.append(
-            (one.get("group", ""), one["what"], f"{amount} {one.get('unit', '')}".strip(), price, one.get("note", ""))
-        )
-    return page.table(("", "what", "amount", "cost", ""), rows, numbers=(2, 3))
+        unit, count = one.get("unit", ""), one["count"]
+        amount = fmt.with_unit(count, unit) if unit == "B" else f"{count:,.0f} {unit}".strip()
+        power = fmt.with_unit(one["power_w"], "W") if one.get("power_w") else ""
+        rows.append((one.get("group", ""), one["what"], amount, power, price, one.get("note", "")))
+    return page.table(("", "what", "amount", "power", "cost", ""), rows, numbers=(2, 3, 4))
 
 
 def _money_figure(told: Told) -> str:
