@@ -18,7 +18,7 @@ from gigafactory.site.cabling import Cabling, Option, cabling, options, transcei
 from gigafactory.site.capital import capital
 from gigafactory.site.draws import Draws
 from gigafactory.site.fabric import Design, Network, least_tiers, network
-from gigafactory.site.percentiles import percentile, percentiles
+from gigafactory.site.percentiles import RANKS, percentile, percentiles
 from gigafactory.site.spares import (
     DAY_S,
     FailureRate,
@@ -142,11 +142,11 @@ class Bill:
 
     def sentences(self) -> list[str]:
         """The bill in a few lines."""
-        each = self.usd / self.chips
+        low, middle, high = (_usd(percentile(self.usd, rank)) for rank in RANKS)
+        each = _usd(percentile(self.usd / self.chips, 0.5))
         said = [
-            f"{self.servers:,} servers in {self.racks:,} racks (in groups: {self.groups:,}): {_usd(percentile(self.usd, 0.5))}"
-            f" without the building ({_usd(percentile(self.usd, 0.1))} to {_usd(percentile(self.usd, 0.9))}),"
-            f" {_usd(percentile(each, 0.5))} and {with_unit(self.power_w / self.chips, 'W')} per chip."
+            f"{self.servers:,} servers in {self.racks:,} racks (in groups: {self.groups:,}): {middle} without the"
+            f" building ({low} to {high}), {each} and {with_unit(self.power_w / self.chips, 'W')} per chip."
         ]
         if CHIPS in self.networks:
             built = self.networks[CHIPS]
@@ -186,8 +186,15 @@ class Bill:
                 continue
             cables = cabling(option.built)
             rows.append(
-                [option.words, option.fabric, f"{option.most:,}", f"{option.built.switch_count:,}"]
-                + [f"{cables.transceivers:,}", with_unit(option.power_w, "W"), _usd(option.usd)]
+                [
+                    option.words,
+                    option.fabric,
+                    f"{option.most:,}",
+                    f"{option.built.switch_count:,}",
+                    f"{cables.transceivers:,}",
+                    with_unit(option.power_w, "W"),
+                    _usd(option.usd),
+                ]
             )
         headers = ["network of the chips", "switches", "reach", "needs", "transceivers", "power", "cost"]
         return {"title": "Designs for the same network cards", "headers": headers, "rows": rows, "note": ""}

@@ -183,7 +183,8 @@ def _tree(endpoints: int, design: Design, tiers: int, closed: bool, whole: bool)
     parts = [(one, max(full, 1))]
     if full and rest:
         parts.append((_tree(rest, design, tiers - 1, False, whole), 1))
-    switches, below = ([sum(p[i][t] * times for p, times in parts) for t in range(tiers - 1)] for i in (0, 1))
+    switches = [sum(each[0][tier] * times for each, times in parts) for tier in range(tiers - 1)]
+    below = [sum(each[1][tier] * times for each, times in parts) for tier in range(tiers - 1)]
     thinner = design.oversubscription if closed else 1.0
     up = min(_up(design, tiers - 1), math.ceil(inner / thinner / one[0][-1] - 1e-9))
     partly = parts[1][0][0][-1] if len(parts) > 1 else 0
