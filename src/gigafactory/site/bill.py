@@ -26,6 +26,8 @@ from gigafactory.site.spares import (
     failures_by_cause,
     first_failure_s,
     hardware_spread,
+    lost_chip_days,
+    rebuilt_chip_days,
     spares,
 )
 
@@ -64,12 +66,16 @@ class Line:
 @dataclass(frozen=True)
 class Checkpoints:
     """bytes of one; write_s: to the durable store at its full speed; best_s: the interval that loses least;
-    needed_bytes_per_s: of the store, so that one is written before the next."""
+    needed_bytes_per_s: of the store, so that one is written before the next. What a failure loses in chip-days:
+    lost_chip_days, half of that interval; copied_chip_days, while a chip's memory is copied from a replica's instead
+    over its own link (the step at hand comes on top)."""
 
     bytes: float
     write_s: float
     best_s: float
     needed_bytes_per_s: float
+    lost_chip_days: float
+    copied_chip_days: float
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,8 @@ class Bill:
                 "write_s": self.checkpoints.write_s,
                 "best_interval_s": self.checkpoints.best_s,
                 "needed_bytes_per_s": self.checkpoints.needed_bytes_per_s,
+                "lost_chip_days": self.checkpoints.lost_chip_days,
+                "copied_chip_days": self.checkpoints.copied_chip_days,
             },
             "tables": [self._designs(), self._failures()],
             "assumptions": [[line.what, line.note, line.source] for line in self.lines if line.usd is not None],
@@ -145,15 +153,16 @@ class Bill:
         low, middle, high = (_usd(percentile(self.usd, rank)) for rank in RANKS)
         each = _usd(percentile(self.usd / self.chips, 0.5))
         said = [
-            f"{self.servers:,} servers in {self.racks:,} racks (in groups: {self.groups:,}): {middle} without the"
+            f"{_many(self.servers, 'server')} in {_many(self.racks, 'rack')} and {_many(self.groups, 'group')}: {middle} without the"
             f" building ({low} to {high}), {each} and {with_unit(self.power_w / self.chips, 'W')} per chip."
         ]
         if CHIPS in self.networks:
             built = self.networks[CHIPS]
             ports = built.design.ports
-            counts = " + ".join(f"{count:,}" for count in built.switches)
+            *most, last = [f"{count:,}" for count in built.switches]
+            counts = " + ".join([*most, _many(built.switches[-1], "switch") if not most else f"{last} switches"])
             said.append(
-                f"The chips' network takes {counts} switches of {ports} ports and"
+                f"The chips' network takes {counts} of {ports} ports and"
                 f" {self.cables[CHIPS].transceivers:,} transceivers for {built.endpoints:,} cards."
             )
             if built.design.tiers > self.asked_tiers:
@@ -174,7 +183,8 @@ class Bill:
             made = self.checkpoints
             said.append(
                 f"A checkpoint has {with_unit(made.bytes, 'B')} and takes {duration(made.write_s)} to write; one every"
-                f" {duration(made.best_s)} loses least, and needs {with_unit(made.needed_bytes_per_s, 'B/s')}."
+                f" {duration(made.best_s)} loses least, needs {with_unit(made.needed_bytes_per_s, 'B/s')}, and leaves"
+                f" {significant(made.lost_chip_days)} chip-days to be lost at a failure."
             )
         return said
 
@@ -365,8 +375,22 @@ def _checkpoints(factory: Factory) -> Checkpoints | None:
     per_day = sum(rate.per_day for rate in failures_by_cause(factory))
     waits_s = durations()["save-wait"].p50_s.value
     best_s = best_interval_s(waits_s, per_day)
-    return Checkpoints(size, write_s, best_s, size / best_s)
+    chips = factory.cluster.chip_count
+    held = max(group.chip.hbm_bytes.value for group in factory.cluster.chips)
+    link_bytes_per_s = factory.cluster.fabric.fabric.link_bits_per_s.value / 8
+    return Checkpoints(
+        bytes=size,
+        write_s=write_s,
+        best_s=best_s,
+        needed_bytes_per_s=size / best_s,
+        lost_chip_days=lost_chip_days(chips, best_s / 2),
+        copied_chip_days=rebuilt_chip_days(chips, 0.0, held, link_bytes_per_s),
+    )
 
 
 def _usd(value: float | None) -> str:
     return with_unit(value, "$")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}{'es' if what.endswith('ch') else 's'}"
