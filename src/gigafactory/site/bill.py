@@ -153,8 +153,9 @@ class Bill:
         low, middle, high = (_usd(percentile(self.usd, rank)) for rank in RANKS)
         each = _usd(percentile(self.usd / self.chips, 0.5))
         said = [
-            f"{_many(self.servers, 'server')} in {_many(self.racks, 'rack')} and {_many(self.groups, 'group')}: {middle} without the"
-            f" building ({low} to {high}), {each} and {with_unit(self.power_w / self.chips, 'W')} per chip."
+            f"{_many(self.servers, 'server')} in {_many(self.racks, 'rack')} and {_many(self.groups, 'group')}:"
+            f" {middle} without the building ({low} to {high}), {each} and"
+            f" {with_unit(self.power_w / self.chips, 'W')} per chip."
         ]
         if CHIPS in self.networks:
             built = self.networks[CHIPS]
@@ -176,6 +177,9 @@ class Bill:
             thin, best = reached[0], even[0]
             cheaper = f"; with {thin.words}, {_usd(thin.usd)}" if thin is not best else ""
             said.append(f"Cheapest without a bottleneck: {best.words} ({best.fabric}), {_usd(best.usd)}{cheaper}.")
+            frugal = min(even, key=lambda option: option.power_w or 0.0)
+            if frugal is not best:
+                said.append(f"Least power: {frugal.words} ({frugal.fabric}), {with_unit(frugal.power_w, 'W')}.")
         per_day = sum(rate.per_day for rate in self.failures)
         first = "" if self.first_link_s is None else f"; the first link fails after {duration(self.first_link_s)}"
         said.append(f"{significant(per_day)} failures a day are to be expected{first}.")

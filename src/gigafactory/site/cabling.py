@@ -56,7 +56,8 @@ class Option:
         kind = "fat tree" if design.rails == 1 else "rail-optimised"
         kind = f"{design.planes} separate planes" if design.planes > 1 else kind
         thin = f", {design.oversubscription:g}:1 at the top" if design.oversubscription > 1 else ""
-        return f"{kind} of {design.ports}-port switches in {design.tiers} tiers{thin}"
+        tiers = design.tiers if self.built is None else self.built.tiers
+        return f"{kind} of {design.ports}-port switches in {tiers} tier{'s' if tiers > 1 else ''}{thin}"
 
 
 def options(endpoints: int, bits_per_s: float, rails: int) -> tuple[Option, ...]:
