@@ -39,9 +39,6 @@ def plan(
         Path | None,
         typer.Option(show_default=False, help="Page to write; none is runs/NAME-plan/report.html."),
     ] = None,
-    sensitivity: Annotated[
-        bool, typer.Option("--sensitivity", help="Also say which inputs the answers hang on (up to a minute).")
-    ] = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Plan dated real sites instead, and print predicted against actual.")
     ] = False,
@@ -64,7 +61,6 @@ def plan(
     from gigafactory.report.plan_page import plan_page
     from gigafactory.site.draws import Draws
     from gigafactory.site.plan import plan as planned
-    from gigafactory.site.sensitivity import sensitivity as sensitivities
 
     factory = load_factory(file, sets or ())
     try:
@@ -73,9 +69,6 @@ def plan(
         told = found.told()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
-    if sensitivity:
-        hangs_on = sensitivities(factory, Draws(draws, seed), goodput)
-        told["sensitivity"] = hangs_on.told() | {"sentences": hangs_on.sentences()}
     told |= {"place": factory.site.place, "goodput_source": source}
     page = html if html is not None else Path("runs") / f"{factory.name}-plan" / "report.html"
     with disk_errors(page.parent, "create"):
@@ -142,10 +135,6 @@ def _print(told: Told) -> None:
         if name == "when":
             console.print(_milestones(part))
         for sentence in part["sentences"][:_MOST_SENTENCES]:
-            console.print(f"  {escape(sentence)}", soft_wrap=True)
-    if "sensitivity" in told:
-        console.print("\n[bold]What it hangs on[/bold]")
-        for sentence in told["sensitivity"]["sentences"]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
     console.print(f"\n[dim]goodput: {escape(told['goodput_source'])}[/dim]", soft_wrap=True)
 
