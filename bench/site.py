@@ -297,9 +297,6 @@ def main() -> None:
         of = content["speeds"]
         console.print(f"10,000 draws of Colossus, all parts  {of['plan_s']:6.1f} s of one core (goal {GOAL_PLAN_S:g})")
         console.print(f"told as plain data                   {of['told_s']:6.1f} s")
-        console.print(
-            f"its sensitivities                    {of['sensitivity_s']:6.1f} s (goal {GOAL_SENSITIVITY_S:g})"
-        )
         console.print(f"memory at the peak                   {of['memory_bytes'] / 1e9:6.2f} GB")
         write_results("site", content)
     sys.exit(0 if all(check.passed for check in found) else 1)
