@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
+from gigafactory.site.bill import Bill, bill
 from gigafactory.site.draws import Draws
 from gigafactory.site.makes import Makes, makes
 from gigafactory.site.money import Money, money
@@ -30,7 +30,7 @@ class Plan:
     goodput: Spread | None
     when: Schedule
     power: Power
-    bill: Any
+    bill: Bill
     money: Money
     rent: Rent | None
     makes: Makes
@@ -56,22 +56,9 @@ def plan(factory: Factory, draws: Draws, goodput: Spread | None = None) -> Plan:
     UserError where the file lacks what a part needs, with the field's path.
     """
     when = schedule(factory, draws)
-    watts = _landed(lambda: power(factory, draws, when))
-    bill = _landed(lambda: _bill(factory, draws))
-    cost = _landed(lambda: money(factory, draws, when, watts, bill))
-    instead = _landed(lambda: rent(factory, draws, when, cost))
-    made = _landed(lambda: makes(factory, draws, when, watts, cost, goodput))
-    return Plan(factory, draws, goodput, when, watts, bill, cost, instead, made)
-
-
-def _bill(factory: Factory, draws: Draws) -> Any:
-    from gigafactory.site.bill import bill
-
-    return bill(factory, draws)
-
-
-def _landed(part: Callable[[], Any]) -> Any:
-    try:
-        return part()
-    except (NotImplementedError, ImportError, AttributeError):
-        return None
+    watts = power(factory, draws, when)
+    parts = bill(factory, draws)
+    cost = money(factory, draws, when, watts)
+    instead = rent(factory, draws, when, cost)
+    made = makes(factory, draws, when, watts, cost, goodput)
+    return Plan(factory, draws, goodput, when, watts, parts, cost, instead, made)
