@@ -170,7 +170,8 @@ def _replay(draws: int, seed: int, as_json: bool) -> None:
         words = [escape(str(row[key])) for key in ("p10", "p50", "p90", "actual")]
         table.add_row(f"  {escape(row['milestone'])} [dim]({escape(row['how'])})[/dim]", *words, verdict + projected)
     console.print(table)
-    console.print("\nleft out: from other sites, without this one; as known: with what was known on its first day\n")
+    console.print("\nas published: with what is known of the site by now; left out: building time from other sites alone;")
+    console.print("as known: building time from what was known on its first day\n")
     for sentence in found.sentences():
         console.print(escape(sentence), soft_wrap=True)
 

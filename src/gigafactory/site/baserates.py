@@ -68,7 +68,7 @@ class Prediction:
     def at(self, rank: float) -> float:
         """The days that are not exceeded with probability ``rank``."""
         order = np.argsort(self.values)
-        reached = np.searchsorted(np.cumsum(self.weight[order]), rank)
+        reached = int(np.searchsorted(np.cumsum(self.weight[order]), rank))
         return float(self.values[order][min(reached, len(order) - 1)])
 
     def rank(self, days: float) -> float:
