@@ -155,49 +155,53 @@ class Power:
             f" {_w(_middle(need) * self.utilization)} on average; the plan's last twelve months take"
             f" {with_unit(_middle(self.year_energy_j) / 3600, 'Wh')} for {with_unit(_middle(self.year_usd), '$')}."
         ]
-        if self.sources:
-            said += self._shortfall()
-        else:
+        spells = sorted(range(len(self.spells)), key=lambda index: -_middle(self.worst_w(self.spells[index])))
+        more: list[str] = []
+        if not self.sources:
             said.append("The file names no sources of power (site.power), so nothing waits for them.")
-        ways = plain(self.remedies[0]) if self.remedies else []
-        said += ways[:1]
+        else:
+            said.append(self._first())
+        for index in spells:
+            ways = plain(self.remedies[index], self._amount(self.spells[index]))
+            (more if index != spells[0] else said).append(self._spell(self.spells[index]))
+            (more if index != spells[0] else said).extend(ways[:1])
+            more += ways[1:]
         if self.swings is not None:
             said.append(self.swings.summary())
-        said += ways[1:]
-        for later in self.remedies[1:]:
-            sources = [each for each in later if each.lead_weeks and each.usd and not each.late]
-            if sources:
-                said.append(
-                    f"Cheapest then: {min(sources, key=lambda each: each.usd.value if each.usd else 0.0).sentence()}"
-                )
+        said += more
         said += [self._bridged(spell) for spell in self.spells if self.battery_j[spell[1]] > 0]
         for name, share in self.forbidden.items():
             said.append(f"In {100 * share:.0f} % of the futures the {name} may not run.")
         return said
 
-    def _shortfall(self) -> list[str]:
+    def _first(self) -> str:
         first, probability = self.first_short
         if first is None:
-            return ["The sources give enough in every month of every future."]
+            return "The sources give enough in every month of every future."
         share = "under 1" if probability < 0.005 else f"{100 * probability:.0f}"
-        said = [
-            f"Power falls short in {share} % of the futures, first in {self.months[first]:%B %Y} in the median of"
-            " these."
-        ]
-        for begin, end in self.spells:
-            worst = begin + np.argmax(self.short_w[:, begin : end + 1], axis=1)[:, None]
-            short = np.take_along_axis(self.is_short, worst, axis=1)[:, 0]
-            short_w, need_w, there_w = (
-                _middle(np.take_along_axis(values, worst, axis=1)[short])
-                for values in (self.short_w, self.peak_w, self.supply_w)
-            )
-            until = "for good" if end == len(self.months) - 1 else f"to {self.months[end]:%B %Y}"
-            said.append(
-                f"Short from {self.months[begin]:%B %Y} {until} ({100 * short.mean():.0f} % of the futures), at the"
-                f" worst by {_w(short_w)}: {_w(need_w)} are needed and {_w(there_w)} are there, in"
-                f" {self.months[int(np.median(worst[short]))]:%B %Y} in the median."
-            )
-        return said
+        when = f"{self.months[first]:%B %Y}"
+        return f"Power falls short in {share} % of the futures, first in {when} in the median of these."
+
+    def _spell(self, spell: tuple[int, int]) -> str:
+        begin, end = spell
+        worst = begin + np.argmax(self.short_w[:, begin : end + 1], axis=1)[:, None]
+        short = np.take_along_axis(self.is_short, worst, axis=1)[:, 0]
+        short_w, need_w, there_w = (
+            _middle(np.take_along_axis(values, worst, axis=1)[short])
+            for values in (self.short_w, self.peak_w, self.supply_w)
+        )
+        until = "for good" if end == len(self.months) - 1 else f"to {self.months[end]:%B %Y}"
+        return (
+            f"Short from {self.months[begin]:%B %Y} {until} ({100 * short.mean():.0f} % of the futures), at the worst"
+            f" by {_w(short_w)}: {_w(need_w)} are needed and {_w(there_w)} are there, in"
+            f" {self.months[int(np.median(worst[short]))]:%B %Y} in the median."
+        )
+
+    def _amount(self, spell: tuple[int, int]) -> str:
+        begin, end = spell
+        worst, months = self.worst_w(spell), end - begin + 1
+        until = f"on (priced for {months} months)" if end == len(self.months) - 1 else f"to {self.months[end]:%B %Y}"
+        return f"{_w(_middle(worst[worst > 0]))} from {self.months[begin]:%B %Y} {until}"
 
     def _bridged(self, spell: tuple[int, int]) -> str:
         bridged, size = self.bridged_s(spell), _w(float(self.battery_w[spell[1]]))
@@ -365,8 +369,6 @@ def _remedies(factory: Factory, schedule: Schedule, found: Power, spell: tuple[i
         short_w=_middle(worst[short]),
         energy_j=_middle((found.short_w[short, within] * month_s).sum(axis=1)) * found.utilization,
         first=found.months[first],
-        months=end - first + 1,
-        lasts=end == len(found.months) - 1,
         pue=_middle(found.pue[short]),
         chips={name: count * installed for name, count in counts.items()},
         energy_usd_per_kwh=_middle(price),

@@ -65,9 +65,13 @@ class Remedy:
         return "; ".join(said) + "."
 
 
-def plain(found: tuple[Remedy, ...]) -> list[str]:
-    """All remedies in words; what would come too late even if ordered on the site's first day in one sentence."""
-    said = [f"To close it: {each.sentence()}" for each in found if not each.late]
+def plain(found: tuple[Remedy, ...], amount: str) -> list[str]:
+    """All remedies of ``amount`` in words, the cheapest first; what comes too late even if ordered on the site's first
+    day in one sentence."""
+    in_time = sorted(
+        (each for each in found if not each.late), key=lambda each: each.usd.value if each.usd else math.inf
+    )
+    said = [f"{'Or' if index else f'To close {amount}'}: {each.sentence()}" for index, each in enumerate(in_time)]
     late = [f"{each.name} ({each.lead_weeks.value:.0f} weeks)" for each in found if each.late and each.lead_weeks]
     if late:
         said.append(f"Too late for its first month if ordered on the site's first day: {', '.join(late)}.")
@@ -80,24 +84,20 @@ def remedies(
     short_w: float,
     energy_j: float,
     first: datetime.date,
-    months: int,
-    lasts: bool,
     pue: float,
     chips: dict[str, float],
     energy_usd_per_kwh: float,
 ) -> tuple[Remedy, ...]:
     """Every way to close a shortfall of ``short_w`` facility power from the month ``first`` on.
 
-    energy_j: that is missing in its months. lasts: whether it goes on after them. chips: kinds and how many are
+    energy_j: that is missing in its months. chips: kinds and how many are
     installed at the worst. energy_usd_per_kwh: the site's. Sources in order of their lead time.
     """
-    until = f"on, priced for {months} months" if lasts else f"for {months} months"
-    amount = f"{with_unit(short_w, 'W')} from {first:%B %Y} {until}"
     start = factory.site.start
     assert start is not None
     sources = sorted(power_sources().values(), key=lambda source: source.lead_weeks.value)
     return (
-        *(_source(source, amount, short_w, energy_j, first, start, energy_usd_per_kwh) for source in sources),
+        *(_source(source, short_w, energy_j, first, start, energy_usd_per_kwh) for source in sources),
         _fewer(factory, short_w, pue, chips),
         *_capped(factory, short_w, pue, chips),
     )
@@ -105,7 +105,6 @@ def remedies(
 
 def _source(
     source: PowerSource,
-    amount: str,
     short_w: float,
     energy_j: float,
     first: datetime.date,
@@ -123,7 +122,7 @@ def _source(
         detail = f"gives way for {_between(of_fact(source.shed_hours_per_year), 1.0)} hours a year"
     return Remedy(
         source.name,
-        f"{amount}: {source.title}",
+        source.title,
         short_w,
         True,
         usd,
