@@ -141,3 +141,12 @@ def test_replay_prints_predicted_against_actual(capsys: pytest.CaptureFixture[st
     assert dates[:3] == sorted(dates[:3])
     assert "inside" in text
     assert "The 80 % band covers" in text
+
+
+def test_sensitivity_names_inputs_by_their_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = tmp_path / "plan.html"
+    assert planned("--sensitivity", page=page) == 0
+    text = capsys.readouterr().out
+    assert "What it hangs on" in text
+    assert "site.orders[0].lead_weeks" in text.split("What it hangs on")[1]
+    assert "What it hangs on" in page.read_text()

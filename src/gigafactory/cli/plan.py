@@ -39,6 +39,9 @@ def plan(
         Path | None,
         typer.Option(show_default=False, help="Page to write; none is runs/NAME-plan/report.html."),
     ] = None,
+    sensitivity: Annotated[
+        bool, typer.Option("--sensitivity", help="Also say which inputs the answers hang on (up to a minute).")
+    ] = False,
     replay: Annotated[
         bool, typer.Option("--replay", help="Plan dated real sites instead, and print predicted against actual.")
     ] = False,
@@ -61,6 +64,7 @@ def plan(
     from gigafactory.report.plan_page import plan_page
     from gigafactory.site.draws import Draws
     from gigafactory.site.plan import plan as planned
+    from gigafactory.site.sensitivity import sensitivity as sensitivities
 
     factory = load_factory(file, sets or ())
     try:
@@ -69,6 +73,9 @@ def plan(
         told = found.told()
     except UserError as error:
         raise UserError(f"{file}: {error}") from None
+    if sensitivity:
+        hangs_on = sensitivities(factory, Draws(draws, seed), goodput)
+        told["sensitivity"] = hangs_on.told() | {"sentences": hangs_on.sentences()}
     told |= {"place": factory.site.place, "goodput_source": source}
     page = html if html is not None else Path("runs") / f"{factory.name}-plan" / "report.html"
     with disk_errors(page.parent, "create"):
@@ -136,6 +143,10 @@ def _print(told: Told) -> None:
             console.print(_milestones(part))
         for sentence in part["sentences"][:_MOST_SENTENCES]:
             console.print(f"  {escape(sentence)}", soft_wrap=True)
+    if "sensitivity" in told:
+        console.print("\n[bold]What it hangs on[/bold]")
+        for sentence in told["sensitivity"]["sentences"]:
+            console.print(f"  {escape(sentence)}", soft_wrap=True)
     console.print(f"\n[dim]goodput: {escape(told['goodput_source'])}[/dim]", soft_wrap=True)
 
 
@@ -170,7 +181,9 @@ def _replay(draws: int, seed: int, as_json: bool) -> None:
         words = [escape(str(row[key])) for key in ("p10", "p50", "p90", "actual")]
         table.add_row(f"  {escape(row['milestone'])} [dim]({escape(row['how'])})[/dim]", *words, verdict + projected)
     console.print(table)
-    console.print("\nas published: with what is known of the site by now; left out: building time from other sites alone;")
+    console.print(
+        "\nas published: with what is known of the site by now; left out: building time from other sites only;"
+    )
     console.print("as known: building time from what was known on its first day\n")
     for sentence in found.sentences():
         console.print(escape(sentence), soft_wrap=True)

@@ -39,6 +39,9 @@ STAGES = (
 MILESTONES = ("first-useful", "all-delivered", "all-installed", "all-powered", "half-useful", "all-useful")
 """Those that are told first."""
 
+MOST_EFFECTS = 10
+"""Inputs that are told per outcome."""
+
 SHORT = 16
 """Characters of a cell that stays on one line."""
 
@@ -65,6 +68,7 @@ def plan_page(told: Told) -> str:
         part = told.get(name) or {}
         words = _paragraphs(part.get("sentences", ()))
         body.append(page.section(heading, words + figures[name] + _tables(part)))
+    body.append(_sensitivity(told))
     body.append(_assumptions(told))
     body.append(page.section("What the words mean", page.table((), list(DEFINITIONS.items()))))
     return page.page(
@@ -427,6 +431,42 @@ def _tables(part: Told) -> str:
         note = f"<p>{page.text(one['note'])}</p>" if one.get("note") else ""
         found.append(f'<div class="part">{heading}{note}{table}</div>' if table else "")
     return "".join(found)
+
+
+def _sensitivity(told: Told) -> str:
+    found = []
+    start = (told.get("when") or {}).get("start")
+    for outcome in (told.get("sensitivity") or {}).get("outcomes", ()):
+        show = _shown(outcome["unit"], start)
+        rows = [
+            (
+                one["name"],
+                f"{fmt.significant(one['low'])} to {fmt.significant(one['high'])}",
+                show(one["at_low"]),
+                show(one["at_high"]),
+                fmt.share(one["share"]),
+            )
+            for one in outcome["effects"][:MOST_EFFECTS]
+        ]
+        ends = " / ".join(dict.fromkeys(show(outcome[rank]) for rank in ("p10", "p50", "p90")))
+        heading = f"<h3>{page.text(outcome['title'])}: {page.text(ends)}</h3>"
+        headers = ("input", "its p10 to p90", "with it low", "with it high", "of the spread")
+        found.append(f'<div class="part">{heading}{page.table(headers, rows, numbers=(1, 2, 3, 4))}</div>')
+    note = "Each input alone at its p10 and its p90, all else as drawn; medians. The headings have all inputs jointly."
+    return page.section("What it hangs on", "".join(found), note)
+
+
+def _shown(unit: str, start: str | None) -> Callable[[float | None], str]:
+    """How an outcome is written: days since the start as a date."""
+
+    def show(value: float | None) -> str:
+        if value is None:
+            return "never"
+        if unit == "days" and start:
+            return (datetime.date.fromisoformat(start) + datetime.timedelta(days=value)).isoformat()
+        return usd(value) if unit == "USD" else f"{fmt.significant(value)} {unit.replace('USD', '$')}"
+
+    return show
 
 
 def _assumptions(told: Told) -> str:

@@ -19,7 +19,7 @@ from scipy.stats import rankdata
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.report.format import share as percent
-from gigafactory.report.format import significant, with_unit
+from gigafactory.report.format import significant
 from gigafactory.site.activities import site_times
 from gigafactory.site.build import build
 from gigafactory.site.draws import Draws, quantile
@@ -117,7 +117,7 @@ class Outcome:
                 return f"{dollars(value)} an hour"
             case "USD":
                 return usd(value)
-        return with_unit(value, self.unit)
+        return f"{significant(value)} {self.unit}"
 
 
 @dataclass(frozen=True)
