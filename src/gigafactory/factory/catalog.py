@@ -323,8 +323,10 @@ class DatedSite(Entry):
 
 
 class ReplayMilestone(BaseModel):
-    """What happened at a dated site. stage: of site.lots.STAGES. facility_w: power of so many chips. racks_per_day: from
-    the milestone before to this one. source: where all this was read."""
+    """What happened at a dated site. stage: of site.lots.STAGES. facility_w: power of so many chips.
+
+    racks_per_day: from the milestone before to this one. source: where all this was read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

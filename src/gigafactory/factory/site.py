@@ -193,8 +193,7 @@ class SiteSection(Section):
         None, description="racks installed per day once they are delivered" + CATALOGUE
     )
     build_factor: PositiveSpread | None = Field(
-        None,
-        description="days of the planner's own activities over those on open land; none is the catalogue's for the kind",
+        None, description="days of own activities over those on open land; none is the catalogue's for the kind"
     )
     burn_in_days: PositiveSpread | None = Field(None, description="test of a group before it counts" + CATALOGUE)
     dead_on_arrival: float | None = Field(

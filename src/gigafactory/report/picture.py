@@ -37,9 +37,9 @@ def draw(run: RunRecords) -> str:
         x = 28 + index * (_WIDTH - 40) / len(shown)
         unit = tile.note.split(";")[0].split(",")[0]
         parts += [_line(x, 36, tile.label, "label"), _line(x, 64, tile.value, "value"), _line(x, 84, unit, "label")]
-    x, y_axis = Axis("training time", "time"), Axis("nats per byte", "log")
+    time, loss = Axis("training time", "time"), Axis("nats per byte", "log")
     curves = train_curves(run, "time_s")
-    chart = line_chart("Loss against time", curves, x=x, y=y_axis, width=_CHART_WIDTH, height=340, hover=False)
+    chart = line_chart("Loss against time", curves, x=time, y=loss, width=_CHART_WIDTH, height=340, hover=False)
     parts += [_line(28, 122, "Loss, nats per byte", "key"), chart.replace("<svg ", '<svg x="14" y="126" ', 1)]
     y = 122.0
     for sample in shown_samples(run, _SAMPLES):
