@@ -195,6 +195,9 @@ class SiteSection(Section):
     build_factor: PositiveSpread | None = Field(
         None, description="days of own activities over those on open land; none is the catalogue's for the kind"
     )
+    builder_correlation: float | None = Field(
+        None, ge=0, lt=1, description="how much a site that is built fast is also filled fast" + CATALOGUE
+    )
     burn_in_days: PositiveSpread | None = Field(None, description="test of a group before it counts" + CATALOGUE)
     dead_on_arrival: float | None = Field(
         None, ge=0, lt=1, description="share of servers that fail their first test" + CATALOGUE

@@ -70,10 +70,23 @@ def steps(factory: Factory, draws: Draws) -> tuple[Step, ...]:
     return (*found, hall, Step(NETWORK, zero, (HALL, *sorted(behind))))
 
 
+def _factor_name(factory: Factory) -> str:
+    return "build_pace" if factory.site.kind == "greenfield" else f"{factory.site.kind}_factor"
+
+
 def _factor(factory: Factory, draws: Draws) -> np.ndarray:
     """[draws] days over those of the catalogue, for the whole site at once."""
-    name = "build_pace" if factory.site.kind == "greenfield" else f"{factory.site.kind}_factor"
+    name = _factor_name(factory)
     return draws.of(f"site.{name}", assumed(name, factory.site.build_factor))
+
+
+def racks_per_day(factory: Factory, draws: Draws) -> np.ndarray:
+    """[draws] racks that the crew installs in a day. Who builds halls fast also fills them fast."""
+    name = _factor_name(factory)
+    factor = assumed(name, factory.site.build_factor)
+    alike = (f"site.{name}", assumed("builder_correlation", factory.site.builder_correlation).p50)
+    pace = assumed("racks_per_day", factory.site.racks_per_day)
+    return draws.of("site.racks_per_day", pace, alike if factor.p10 < factor.p90 else None)
 
 
 def _listed(name: str, own: dict[str, tuple[int, Activity]], draws: Draws, factor: np.ndarray) -> Step:

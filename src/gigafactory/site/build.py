@@ -14,7 +14,7 @@ import numpy as np
 from gigafactory.factory.catalog import durations
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
-from gigafactory.site.activities import HALL, NETWORK, assumed
+from gigafactory.site.activities import HALL, NETWORK, assumed, racks_per_day
 from gigafactory.site.draws import Draws
 from gigafactory.site.graph import Times
 from gigafactory.site.load import firm_w, it_power_w, phase_days, pue
@@ -106,8 +106,7 @@ def build(factory: Factory, draws: Draws, arrivals: Deliveries, times: Times) ->
     opened = times.of(HALL)[:, None] + further
 
     racks = np.ceil(arrivals.count / (node.chips * node.per_rack))
-    pace = draws.of("site.racks_per_day", assumed("racks_per_day", site.racks_per_day))
-    taking = sorted_(racks) / np.maximum(pace, 1e-6)[:, None]
+    taking = sorted_(racks) / np.maximum(racks_per_day(factory, draws), 1e-6)[:, None]
     # f_i = max(f_{i-1}, ready_i) + taking_i, as a running maximum.
     done = np.cumsum(taking, axis=1)
     installed = np.maximum.accumulate(np.maximum(delivered, opened) - (done - taking), axis=1) + done

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from gigafactory.factory.quantity import Spread
 
@@ -31,11 +31,20 @@ class Draws:
         random = np.random.default_rng([self.seed, zlib.crc32(name.encode())])
         return (random.permutation(self.count) + random.random(self.count)) / self.count
 
-    def of(self, name: str, spread: Spread) -> np.ndarray:
-        """[count] values of an input with these percentiles; see `quantile`."""
+    def of(self, name: str, spread: Spread, opposed: tuple[str, float] | None = None) -> np.ndarray:
+        """[count] values of an input with these percentiles; see `quantile`.
+
+        opposed: (another input, correlation of the normal scores, 0 to 1): high where the other is low. A held input
+        opposes nothing.
+        """
         if name in self.fixed:
             return np.full(self.count, float(self.fixed[name]))
-        return quantile(spread, self.uniform(name))
+        rank = self.uniform(name)
+        if opposed is not None and opposed[0] not in self.fixed:
+            other, correlation = opposed
+            own = np.sqrt(1 - correlation**2) * ndtri(rank)
+            rank = ndtr(own - correlation * ndtri(self.uniform(other)))
+        return quantile(spread, rank)
 
 
 def certain(value: float) -> Spread:

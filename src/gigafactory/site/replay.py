@@ -22,7 +22,7 @@ from gigafactory.factory.file import Factory
 from gigafactory.factory.load import parse_factory
 from gigafactory.factory.quantity import Spread
 from gigafactory.report.format import significant, with_unit
-from gigafactory.site.activities import HALL, assumed, site_times
+from gigafactory.site.activities import HALL, assumed, racks_per_day, site_times
 from gigafactory.site.baserates import ORDINARY_START, Prediction, fit
 from gigafactory.site.build import build
 from gigafactory.site.draws import Draws
@@ -255,7 +255,7 @@ def _milestone(case: ReplayCase, milestone: ReplayMilestone, how: str, start: da
 
 def _others(draws: Draws, case: ReplayCase, factory: Factory, start: datetime.date) -> Iterator[Row]:
     """Facility power and racks per day of the milestones that know them."""
-    pace = draws.of("site.racks_per_day", assumed("racks_per_day", factory.site.racks_per_day))
+    pace = racks_per_day(factory, draws)
     for milestone in case.milestones:
         for unit, drawn, actual in (
             ("W", _need_w(draws, factory, milestone.chips), milestone.facility_w),

@@ -22,7 +22,7 @@ from gigafactory.report.format import share as percent
 from gigafactory.report.format import significant
 from gigafactory.site.activities import site_times
 from gigafactory.site.build import build
-from gigafactory.site.draws import Draws, quantile
+from gigafactory.site.draws import Draws
 from gigafactory.site.makes import makes
 from gigafactory.site.money import money
 from gigafactory.site.money_told import dollars, usd
@@ -188,12 +188,10 @@ class _Heard(Draws):
         self.ranks[name] = None
         return super().uniform(name)
 
-    def of(self, name: str, spread: Spread) -> np.ndarray:
-        if name in self.fixed:
-            return super().of(name, spread)
-        if spread.p10 < spread.p90:
+    def of(self, name: str, spread: Spread, opposed: tuple[str, float] | None = None) -> np.ndarray:
+        if name not in self.fixed and spread.p10 < spread.p90:
             self.spreads[name] = spread
-        return quantile(spread, super().uniform(name))
+        return Draws(self.count, self.seed, self.fixed).of(name, spread, opposed)
 
 
 @dataclass(frozen=True)
