@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 
 from gigafactory.factory.quantity import Spread
 from gigafactory.site.draws import Draws, quantile
@@ -66,3 +67,15 @@ def test_draws_fill_the_ranks_evenly() -> None:
     assert (values < 1).sum() == 100
     assert (values < 4).sum() == 500
     assert (values < 30).sum() == 900
+
+
+@given(st.floats(0, 0.99))
+@settings(max_examples=20, deadline=None)
+def test_an_opposed_input_keeps_its_spread_and_is_low_where_the_other_is_high(correlation: float) -> None:
+    spread, draws = Spread(p10=1, p50=3, p90=9), Draws(4000, 2)
+    found = draws.of("a", spread, ("b", correlation))
+    assert np.quantile(found, [0.1, 0.5, 0.9]) == pytest.approx([1, 3, 9], rel=0.12)
+    other = draws.of("b", spread)
+    assert spearmanr(found, other).statistic == pytest.approx(-6 / np.pi * np.arcsin(correlation / 2), abs=0.06)
+    held = Draws(4000, 2, {"b": 3.0})
+    assert (held.of("a", spread, ("b", correlation)) == draws.of("a", spread)).all()

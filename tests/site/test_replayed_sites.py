@@ -82,6 +82,10 @@ def test_p19_colossus_inputs_put_100_000_chips_on_2024_09_02_inside_the_band(fou
     assert 0.1 < row.rank < 0.5
 
 
+def test_p19_holds_with_colossus_own_dates_left_out_of_the_building_times(found: Replay) -> None:
+    assert all(row.inside for row in found.of("plan", LEFT_OUT))
+
+
 def test_what_was_known_then_gave_it_little(found: Replay) -> None:
     """Not hidden: without its own dates, Colossus 1 was a surprise, the more so the less was known."""
     ranks = [

@@ -148,6 +148,12 @@ class Bill:
             "assumptions": [[line.what, line.note, line.source] for line in self.lines if line.usd is not None],
         }
 
+    @property
+    def network_usd(self) -> np.ndarray:
+        """[draws] switches, optics, cables and cards' extra of all networks."""
+        found = [line.usd for line in self.lines if line.usd is not None and line.group.startswith("network")]
+        return np.sum(found, axis=0)
+
     def sentences(self) -> list[str]:
         """The bill in a few lines."""
         low, middle, high = (_usd(percentile(self.usd, rank)) for rank in RANKS)

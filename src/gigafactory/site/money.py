@@ -139,7 +139,7 @@ class Money:
         return sentences(self)
 
 
-def money(factory: Factory, draws: Draws, schedule: Schedule, power: Any, bill: Any = None) -> Money:
+def money(factory: Factory, draws: Draws, schedule: Schedule, power: Any) -> Money:
     """Money of a factory. power: site.power's result (months, energy_usd, energy_j).
 
     Servers: a share with the order, the rest some days after each delivery; buildings evenly until an order's last

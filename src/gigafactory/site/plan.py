@@ -7,10 +7,12 @@ from typing import Any
 
 from gigafactory.factory.file import Factory
 from gigafactory.factory.quantity import Spread
+from gigafactory.report.format import with_unit
 from gigafactory.site.bill import Bill, bill
 from gigafactory.site.draws import Draws
 from gigafactory.site.makes import Makes, makes
 from gigafactory.site.money import Money, money
+from gigafactory.site.percentiles import percentile
 from gigafactory.site.power import Power, power
 from gigafactory.site.rent import Rent, rent
 from gigafactory.site.schedule import Schedule, schedule
@@ -47,7 +49,19 @@ class Plan:
         for name in PARTS:
             part = getattr(self, name)
             whole[name] = None if part is None else part.told() | {"sentences": part.sentences()}
+        whole["bill"]["sentences"].append(self._network_twice())
         return whole
+
+    def _network_twice(self) -> str:
+        """Two sources of one price, side by side: counted piece by piece, and as clusters were sold."""
+        listed, counted = (
+            [with_unit(percentile(values, rank), "$") for rank in (0.1, 0.5, 0.9)]
+            for values in (self.bill.network_usd, self.money.capital.classes["fabric"])
+        )
+        return (
+            f"Piece by piece the networks cost {listed[1]} ({listed[0]} to {listed[2]}); money counts what published"
+            f" clusters cost beside their servers, {counted[1]} ({counted[0]} to {counted[2]})."
+        )
 
 
 def plan(factory: Factory, draws: Draws, goodput: Spread | None = None) -> Plan:
