@@ -1,4 +1,4 @@
-"""What every store of posts does. `sqlite.py` and `postgres.py` keep this promise; one suite of tests holds both to it."""
+"""What every store of posts does. `sqlite.py` and `postgres.py` keep this promise; one test suite holds both to it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from gigafactory.feed.post import Event, Post
+from gigafactory.feed.post import Delete, Event, Post
 
 
 @dataclass(frozen=True, slots=True)
