@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 from collections.abc import AsyncIterator
 from enum import StrEnum
 
@@ -10,14 +12,14 @@ class Failure(StrEnum):
     """Why a stream ended."""
 
     CLOSED = "closed"  # by the server, in good order
-    STALLED = "stalled"  # silence, heartbeats included
+    STALLED = "stalled"  # silence, heartbeats included; or heartbeats alone where posts were due
     NETWORK = "network"  # no connection, or it broke
     SERVER = "server"  # HTTP 5xx
     RATE = "rate"  # HTTP 429
     CROWDED = "crowded"  # too many connections: our old one is not forgotten yet
 
 
-class Stalled(Exception):
+class StalledError(Exception):
     """Nothing came for the read timeout."""
 
 
@@ -27,41 +29,110 @@ def delay_s(failure: Failure, attempt: int) -> float:
     At once after the first broken, stalled or closed connection, then 250 ms more each time up to 16 s; server errors
     5 s doubling to 320 s; rate limits and too many connections 60 s doubling to 960 s.
     """
-    raise NotImplementedError
+    doublings = min(attempt - 1, 30)
+    match failure:
+        case Failure.SERVER:
+            return min(5.0 * 2**doublings, 320.0)
+        case Failure.RATE | Failure.CROWDED:
+            return min(60.0 * 2**doublings, 960.0)
+        case _:
+            return min(0.25 * (attempt - 1), 16.0)
 
 
 class Lines:
     """Lines out of chunks of bytes that are cut anywhere; at most `limit_bytes` of a line are held.
 
     push(chunk) -> complete lines without their \\n or \\r\\n (empty lines too: they are heartbeats). A longer line is
-    left out and counted in `overlong`. rest: bytes of the last, incomplete line.
+    left out and counted in `overlong`, once it is over. rest: there are bytes of an incomplete last line.
     """
 
-    overlong: int
-
     def __init__(self, limit_bytes: int = 1 << 20) -> None:
-        raise NotImplementedError
+        self.limit_bytes = limit_bytes
+        self.overlong = 0
+        self._held = bytearray()
+        self._skipping = False
+
+    @property
+    def rest(self) -> bool:
+        return bool(self._held) or self._skipping
 
     def push(self, chunk: bytes) -> list[bytes]:
-        raise NotImplementedError
+        lines = []
+        start = 0
+        while (end := chunk.find(b"\n", start)) >= 0:
+            if not self._hold(chunk[start:end]):
+                self.overlong += 1
+            else:
+                lines.append(bytes(self._held).removesuffix(b"\r"))
+            self._held.clear()
+            self._skipping = False
+            start = end + 1
+        self._hold(chunk[start:])
+        return lines
+
+    def _hold(self, piece: bytes) -> bool:
+        """Keep a piece of the present line; False when the line has become too long."""
+        if not self._skipping and len(self._held) + len(piece) <= self.limit_bytes:
+            self._held += piece
+        else:
+            self._skipping = True
+            self._held.clear()
+        return not self._skipping
 
 
-def watched(chunks: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
-    """The same chunks; raises Stalled when the next one takes longer than timeout_s."""
-    raise NotImplementedError
+async def watched(chunks: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
+    """The same chunks; raises StalledError when the next one takes longer than timeout_s."""
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await anext(chunks)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise StalledError(f"nothing came for {timeout_s:g} s, no heartbeat either") from None
+        yield chunk
 
 
 class Volume:
     """Watches how much comes: a stream may be open, with heartbeats, and bring nothing for hours.
 
-    seen(at): a post came. low(at) -> posts expected in the last window_s where hardly any came, else None.
+    The rate is a mean that forgets with a half-life of `memory_s`. Low is a window in which at least `sure` posts were
+    due (so that chance cannot leave it empty) and not one came.
     """
 
-    def __init__(self, window_s: float = 120.0) -> None:
-        raise NotImplementedError
+    def __init__(self, window_s: float = 120.0, memory_s: float = 3600.0, sure: float = 30.0) -> None:
+        self.window_s = window_s
+        self.memory_s = memory_s
+        self.sure = sure
+        self._began: float | None = None
+        self._counted_at = 0.0
+        self._count = 0.0  # posts, each halved every memory_s
+        self._last = 0.0
+
+    def connected(self, at: float) -> None:
+        """A new connection: silence is counted from here."""
+        if self._began is None:
+            self._began = self._counted_at = at
+        self._last = at
 
     def seen(self, at: float) -> None:
-        raise NotImplementedError
+        if self._began is None:
+            self.connected(at)
+        self._count = self._faded(at) + 1
+        self._counted_at = max(at, self._counted_at)
+        self._last = max(at, self._last)
 
     def low(self, at: float) -> float | None:
-        raise NotImplementedError
+        """Posts that were due since the last one, where there should have been some; None: all is well."""
+        if self._began is None or at - self._last < self.window_s:
+            return None
+        decay = math.log(2) / self.memory_s
+        remembered_s = (1 - math.exp(-decay * max(self._last - self._began, self.window_s))) / decay
+        due = self._count_at_last() / remembered_s * (at - self._last)
+        return due if due >= self.sure else None
+
+    def _faded(self, at: float) -> float:
+        return self._count * 0.5 ** (max(at - self._counted_at, 0.0) / self.memory_s)
+
+    def _count_at_last(self) -> float:
+        return self._faded(self._last)
