@@ -1,0 +1,16 @@
+"""The store of a factory file, by its url."""
+
+from __future__ import annotations
+
+from gigafactory.factory.feed import StoreSection
+from gigafactory.feed.store import Store
+
+
+def open_store(url: str, section: StoreSection, *, write: bool = False) -> Store:
+    """sqlite:FILE (relative to the current directory) or postgresql://USER@HOST/DATABASE.
+
+    write: this process applies, retains and purges; a missing SQLite file or PostgreSQL table is made. A SQLite file
+    has one writer at a time, the second gets a UserError; PostgreSQL takes several, one transaction after the other.
+    Without it the store must be there already. Raises UserError with the reason.
+    """
+    raise NotImplementedError
