@@ -11,9 +11,10 @@ from tiny import random_params
 
 from gigafactory.errors import UserError
 from gigafactory.model import batching
-from gigafactory.model.batching import Batch, Busy, Request, Written
+from gigafactory.model.batching import Batch
 from gigafactory.model.config import ModelConfig, grok_config
 from gigafactory.model.pages import PAGE
+from gigafactory.model.requests import BusyError, Request, Written
 from gigafactory.model.serve import Generator
 
 SIZES: dict[str, Any] = {"layers": 2, "width": 32, "heads": 4, "kv_heads": 2, "head_dim": 8, "vocab": 61, "context": 96}
@@ -187,7 +188,7 @@ def test_refuses_what_it_cannot_hold() -> None:
         batch.submit(Request((61,), 1))
     for _ in range(2):
         batch.submit(Request((1,), 3, temperature=0))
-    with pytest.raises(Busy, match="2 requests wait already"):
+    with pytest.raises(BusyError, match="2 requests wait already"):
         batch.submit(Request((1,), 3))
     batch.step()
     last = batch.submit(Request((2,), 3, temperature=0))

@@ -10,8 +10,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ from gigafactory.model.attention import attention
 from gigafactory.model.cross_entropy import head_logits
 from gigafactory.model.grok import Network, block, embed, head, last_hidden
 from gigafactory.model.pages import PAGE, Pages, page_keys
+from gigafactory.model.requests import BusyError, Request, Written
 from gigafactory.model.rope import rope_tables
 from gigafactory.model.serve import (
     READ_AT_ONCE,
@@ -34,36 +34,8 @@ from gigafactory.model.serve import (
 )
 
 Tree = Any
-Finish = Literal["", "stop", "length"]
 READ_BESIDES = 128  # tokens of a prompt read at once while others wait for their next token
 LARGEST_CACHE = 16_384  # places, unless more are asked for
-
-
-class Busy(Exception):
-    """As many requests wait as may."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """A prompt and how to go on from it; the fields mean what they mean to `Generator.generate`."""
-
-    prompt_ids: tuple[int, ...]
-    max_tokens: int
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    stop_ids: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """One more token of a request (None where it ended without one), and whether that was its end: "stop" before a stop
-    id, "length" after max_tokens or where the context is full."""
-
-    request: int
-    token: int | None
-    finish: Finish = ""
 
 
 class Programs(NamedTuple):
@@ -193,13 +165,13 @@ class Batch:
         self._numbers = 0
 
     def submit(self, request: Request) -> int:
-        """A number for the request. Raises Busy when `waiting` wait already, UserError for a prompt that is empty, too
+        """A number for the request. Raises BusyError when `waiting` wait already, UserError for a prompt that is empty, too
         long, or has unknown ids."""
         self._generator.check(request.prompt_ids)
         if len(request.prompt_ids) > self.longest:
             raise UserError(f"prompt: must fit the cache of {self.longest} tokens, got {len(request.prompt_ids)}")
         if len(self._waiting) >= self._most_waiting:
-            raise Busy(f"{self._most_waiting} requests wait already")
+            raise BusyError(f"{self._most_waiting} requests wait already")
         self._numbers += 1
         self._waiting.append((self._numbers, request))
         return self._numbers

@@ -116,7 +116,8 @@ def experts_apart(layer: Tree, x: jax.Array, net: Network) -> jax.Array:
     if x.shape[0] > 1:
         chosen = jax.nn.one_hot(routing.experts, cfg.experts, dtype=jnp.float32) * routing.weights[..., None]
         shares = jnp.sum(chosen, axis=1).astype(x.dtype)
-        return sum(shares[:, index, None] * branch(x) for index, branch in enumerate(branches))
+        outputs = (shares[:, index, None] * branch(x) for index, branch in enumerate(branches))
+        return functools.reduce(jnp.add, outputs)
     choices = zip(routing.weights[0].astype(x.dtype), routing.experts[0], strict=True)
     return sum(weight * jax.lax.switch(index, branches, x) for weight, index in choices)
 
