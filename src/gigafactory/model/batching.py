@@ -165,8 +165,8 @@ class Batch:
         self._numbers = 0
 
     def submit(self, request: Request) -> int:
-        """A number for the request. Raises BusyError when `waiting` wait already, UserError for a prompt that is empty, too
-        long, or has unknown ids."""
+        """A number for the request. Raises BusyError when `waiting` wait already, UserError for a prompt that is empty,
+        too long, or has unknown ids."""
         self._generator.check(request.prompt_ids)
         if len(request.prompt_ids) > self.longest:
             raise UserError(f"prompt: must fit the cache of {self.longest} tokens, got {len(request.prompt_ids)}")
