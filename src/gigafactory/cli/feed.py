@@ -33,7 +33,7 @@ def run(file: FactoryFile, sets: Sets = None) -> None:
     with only_writer(at) as mine:
         if not mine:
             raise UserError(f"{at}: another feed writes to this store; see gigafactory feed status {file}")
-        store = open_store(section.store.url, section.store)
+        store = open_store(section.store.url, section.store, write=True)
         try:
             feed = Feed(section, store, clock_of(section, store), tell=_tell, status_path=status_path(at))
             _tell(f"reading {', '.join(source.name for source in section.sources)} into {at}; Ctrl-C stops")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
+from gigafactory.feed.stream import clean
+
 LONGEST_TEXT = 100_000  # characters of a post that are kept
 
 _BLOCKS = frozenset(
@@ -20,11 +22,7 @@ _MANY_LINES = re.compile(r"\n{3,}")
 
 def plain(text: str, limit: int = LONGEST_TEXT) -> str:
     """Without control signs and unpaired surrogates (which no database takes), cut to `limit` characters."""
-    text = text[:limit].replace("\r\n", "\n").replace("\r", "\n")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    text = clean(text[:limit]).replace("\r\n", "\n").replace("\r", "\n")
     return _CONTROLS.sub("", text).strip()
 
 

@@ -23,6 +23,7 @@ from gigafactory.feed.stream import Failure, delay_s
 __all__ = ["Feed", "clock_of", "connect", "only_writer", "place", "prepared", "status_path"]
 
 QUEUED = 20_000  # events that wait for the store, at most, before the sources wait
+HEARTBEATS = 100  # cursors without events that wait for the next commit, at most
 COMMITTED = 5_000  # events of one transaction, at most
 STATUS_S = 2.0
 LONGEST_RETRY_S = 30.0  # between attempts at a store that takes nothing
@@ -62,7 +63,7 @@ class Feed:
         self._real = real if real is not None else SystemClock()
         if connectors is None:
             connectors = [
-                connect(source, f"feed.sources[{i}]", clock, environ) for i, source in enumerate(section.sources)
+                connect(source, f"feed.sources[{i}]", clock, environ, store) for i, source in enumerate(section.sources)
             ]
         self._sources = [_Source(*pair) for pair in zip(section.sources, connectors, strict=True)]
         self._waiting: deque[tuple[_Source, Batch]] = deque()
@@ -154,9 +155,13 @@ class Feed:
             while self._queued >= QUEUED:
                 self._room.clear()
                 await self._room.wait()
+            last = self._waiting[-1] if self._waiting else None
+            if last is not None and last[0] is source and not batch.events and not last[1].events:
+                self._waiting.pop()  # a heartbeat's cursor waits for the next commit, and takes the place of the last
             self._waiting.append((source, batch))
             self._queued += len(batch.events)
-            self._arrived.set()
+            if self._queued or len(self._waiting) > HEARTBEATS:
+                self._arrived.set()
 
         attempt = 0
         while True:
@@ -200,9 +205,9 @@ class Feed:
         began = -commit_s
         loop = asyncio.get_running_loop()
         while True:
-            if not self._waiting:
-                if self._closing:
-                    return
+            if self._closing and not self._waiting:
+                return
+            if not self._closing and not self._queued and len(self._waiting) <= HEARTBEATS:
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue

@@ -88,8 +88,9 @@ def clock_of(section: FeedSection, store: Store) -> Clock:
     return ReplayClock(max(opens, *reached), speed, time.monotonic)
 
 
-def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, str]) -> Connector:
-    """The connector of a source. field: its name in the factory file, for errors ("feed.sources[0]")."""
+def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, str], store: Store) -> Connector:
+    """The connector of a source. field: its name in the factory file, for errors ("feed.sources[0]"). store: asked
+    which posts we hold, where a source tells of every deletion."""
     token = ""
     if source.token_env is not None:
         token = environ.get(source.token_env, "").strip()
@@ -105,9 +106,9 @@ def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, 
     try:
         match source.kind:
             case "x":
-                from gigafactory.feed.x import XStream
+                from gigafactory.feed.x import XConnector
 
-                return XStream(source, clock, token)
+                return XConnector(source, token, clock, store)
             case "jetstream":
                 from gigafactory.feed.jetstream import Jetstream
 
