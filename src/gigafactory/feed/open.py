@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from gigafactory.factory.feed import StoreSection
 from gigafactory.feed.store import Store
 
@@ -13,4 +15,11 @@ def open_store(url: str, section: StoreSection, *, write: bool = False) -> Store
     has one writer at a time, the second gets a UserError; PostgreSQL takes several, one transaction after the other.
     Without it the store must be there already. Raises UserError with the reason.
     """
-    raise NotImplementedError
+    part_s = section.partition_hours * 3600
+    if url.startswith("sqlite:"):
+        from gigafactory.feed.sqlite import SqliteStore
+
+        return SqliteStore(Path(url.removeprefix("sqlite:")), write=write, part_s=part_s)
+    from gigafactory.feed.postgres import open_postgres
+
+    return open_postgres(url, write=write, part_s=part_s)
