@@ -72,7 +72,8 @@ class _Job:
 class Engine:
     """One model, one thread that drives it, any number of callers.
 
-    name: what `model` is called in the API. context: tokens that a prompt and its answer may have together.
+    name: what `model` is called in the API. chat: it has a template for conversations. context: tokens that a prompt
+    and its answer may have together.
     """
 
     def __init__(
@@ -86,8 +87,8 @@ class Engine:
         waiting: int = 64,
         cache_places: int | None = None,
     ) -> None:
-        """chat: the model has a template for conversations. slots write at once, `waiting` more may wait."""
-        self.name, self._speaker, self._chat = name, speaker, chat
+        """`slots` answers are written at once, `waiting` more may wait."""
+        self.name, self.chat, self._speaker = name, chat, speaker
         self._check = generator.check
         self._batch = Batch(generator, slots=slots, waiting=slots + waiting, cache_places=cache_places)
         self.context = self._batch.longest
@@ -123,7 +124,7 @@ class Engine:
     def enter(self, messages: Messages, sampling: Sampling, tell: Tell) -> _Job:
         """A job in the queue; `tell` is called in the engine's thread."""
         with self._reading:
-            if self._chat:
+            if self.chat:
                 ids = self._speaker.conversation(messages)
             else:
                 ids = self._speaker.prompt("\n".join(message["content"] for message in messages))
