@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from enum import StrEnum
+
+CLEANED = {0: None} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
 
 
 class Failure(StrEnum):
@@ -37,6 +39,11 @@ def delay_s(failure: Failure, attempt: int) -> float:
             return min(60.0 * 2**doublings, 960.0)
         case _:
             return min(0.25 * (attempt - 1), 16.0)
+
+
+def clean(text: str) -> str:
+    """Text that every store can hold: without NUL, a lone surrogate is U+FFFD."""
+    return text.translate(CLEANED)
 
 
 class Lines:
@@ -80,7 +87,7 @@ class Lines:
         return not self._skipping
 
 
-async def watched(chunks: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
+async def watched(chunks: AsyncIterator[bytes], timeout_s: float) -> AsyncGenerator[bytes, None]:
     """The same chunks; raises StalledError when the next one takes longer than timeout_s."""
     while True:
         try:
@@ -96,43 +103,43 @@ async def watched(chunks: AsyncIterator[bytes], timeout_s: float) -> AsyncIterat
 class Volume:
     """Watches how much comes: a stream may be open, with heartbeats, and bring nothing for hours.
 
-    The rate is a mean that forgets with a half-life of `memory_s`. Low is a window in which at least `sure` posts were
-    due (so that chance cannot leave it empty) and not one came.
+    The rate is a mean that forgets with a half-life of `memory_s`. Low is a window without one post where at least
+    `sure` were due, so that chance cannot leave it empty; the window doubles with every alarm until a post comes.
     """
 
     def __init__(self, window_s: float = 120.0, memory_s: float = 3600.0, sure: float = 30.0) -> None:
         self.window_s = window_s
         self.memory_s = memory_s
         self.sure = sure
+        self.last_post_at: float | None = None
         self._began: float | None = None
-        self._counted_at = 0.0
-        self._count = 0.0  # posts, each halved every memory_s
-        self._last = 0.0
+        self._quiet_since = 0.0
+        self._patience_s = window_s
+        self._count = 0.0  # posts until last_post_at, each halved every memory_s
 
     def connected(self, at: float) -> None:
         """A new connection: silence is counted from here."""
-        if self._began is None:
-            self._began = self._counted_at = at
-        self._last = at
+        self._began = at if self._began is None else self._began
+        self._quiet_since = at
 
     def seen(self, at: float) -> None:
+        """A post came."""
         if self._began is None:
-            self.connected(at)
-        self._count = self._faded(at) + 1
-        self._counted_at = max(at, self._counted_at)
-        self._last = max(at, self._last)
+            self._began = at
+        last = at if self.last_post_at is None else max(at, self.last_post_at)
+        self._count = self._count * 0.5 ** ((last - (self.last_post_at or last)) / self.memory_s) + 1
+        self.last_post_at = self._quiet_since = last
+        self._patience_s = self.window_s
 
     def low(self, at: float) -> float | None:
-        """Posts that were due since the last one, where there should have been some; None: all is well."""
-        if self._began is None or at - self._last < self.window_s:
+        """Posts that were due in the silence, where there should have been some; None: all is well."""
+        if self._began is None or self.last_post_at is None or at - self._quiet_since < self._patience_s:
             return None
         decay = math.log(2) / self.memory_s
-        remembered_s = (1 - math.exp(-decay * max(self._last - self._began, self.window_s))) / decay
-        due = self._count_at_last() / remembered_s * (at - self._last)
-        return due if due >= self.sure else None
-
-    def _faded(self, at: float) -> float:
-        return self._count * 0.5 ** (max(at - self._counted_at, 0.0) / self.memory_s)
-
-    def _count_at_last(self) -> float:
-        return self._faded(self._last)
+        remembered_s = (1 - math.exp(-decay * max(self.last_post_at - self._began, self.window_s))) / decay
+        rate = self._count * math.exp(-decay * (at - self.last_post_at)) / remembered_s
+        due = rate * (at - self._quiet_since)
+        if due < self.sure:
+            return None
+        self._patience_s *= 2
+        return due
