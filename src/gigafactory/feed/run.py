@@ -8,6 +8,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +279,7 @@ class Feed:
     async def _retain(self) -> None:
         kept_s = self._section.store.retention_days * 86_400
         while True:
-            await self._keep("delete old posts", lambda: self._store.retain(self._clock.now() - kept_s))
+            await self._keep("delete old posts", partial(self._store.retain, self._clock.now() - kept_s))
             await self._real.sleep(min(RETAIN_S, kept_s / 10))
 
     async def _keep(self, doing: str, call: Callable[[], int]) -> None:
