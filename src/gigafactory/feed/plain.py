@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from gigafactory.feed.stream import clean
+from gigafactory.feed.intake import clean
 
 LONGEST_TEXT = 100_000  # characters of a post that are kept
 

@@ -7,8 +7,6 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator
 from enum import StrEnum
 
-CLEANED = {0: None} | dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
-
 
 class Failure(StrEnum):
     """Why a stream ended."""
@@ -39,11 +37,6 @@ def delay_s(failure: Failure, attempt: int) -> float:
             return min(60.0 * 2**doublings, 960.0)
         case _:
             return min(0.25 * (attempt - 1), 16.0)
-
-
-def clean(text: str) -> str:
-    """Text that every store can hold: without NUL, a lone surrogate is U+FFFD."""
-    return text.translate(CLEANED)
 
 
 class Lines:

@@ -21,7 +21,7 @@ from gigafactory.feed.x_budget import Budget, Prices, next_month
 from gigafactory.feed.x_deletions import Deletions
 from gigafactory.feed.x_follow import Follower, Plan, StreamError
 from gigafactory.feed.x_gaps import STREAM, GapFiller
-from gigafactory.feed.x_http import Api, ApiError
+from gigafactory.feed.x_http import Api, ApiError, check_token
 from gigafactory.feed.x_payload import Problem, parse_object
 from gigafactory.feed.x_rules import AT_ONCE, Changes, Rule, changes, check, parse_rules, refused, tag_of
 from gigafactory.feed.x_state import SpentError, XState
@@ -47,15 +47,18 @@ class XConnector:
         self.field = f"feed.sources ({source.name}): rules"
         self.clock = clock
         check(self.rules, self.field)
-        prices = {name: float(entry.value) for name, entry in feed_prices().items()}
-        budget = Budget(Prices(prices["x_post_usd"], prices["x_user_usd"]), source.budget_usd)
-        self.plan = Plan()
-        self.volume = Volume()
-        self.api = Api(source.url or PUBLIC, token, clock, source.name)
-        self.state = XState(source.name, clock, self.health, budget, store)
+        check_token(token, source.name)
+        self.source = source
+        self.token = token
+        self.store = store
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
-        self.state.emit = emit
+        prices = {name: float(entry.value) for name, entry in feed_prices().items()}
+        budget = Budget(Prices(prices["x_post_usd"], prices["x_user_usd"]), self.source.budget_usd)
+        self.plan = Plan()
+        self.volume = Volume()
+        self.api = Api(self.source.url or PUBLIC, self.token, self.clock)
+        self.state = XState(self.name, self.clock, self.health, budget, self.store, emit)
         self.state.load(cursor)
         filler = GapFiller(self.api, self.state, self.plan, self.rules, FIELDS)
         deletions = Deletions(self.api, self.state, self.plan, FIELDS)

@@ -65,13 +65,16 @@ class ApiError(Exception):
         return None if self.status in NOT_AGAIN else Failure.SERVER
 
 
-class Api:
-    """X's API at `url` with an app's bearer token. Raises ApiError, httpx.TransportError, and UserError for a token
-    that cannot be one."""
+def check_token(token: str, name: str) -> None:
+    """Raises UserError for what cannot be a token, without showing it."""
+    if not token.strip() or not token.strip().isascii() or not token.strip().isprintable() or " " in token.strip():
+        raise UserError(f"feed: source {name!r}: the access token must be printable ASCII, without spaces")
 
-    def __init__(self, url: str, token: str, clock: Clock, name: str) -> None:
-        if not token.strip() or not token.strip().isascii() or not token.strip().isprintable():
-            raise UserError(f"feed: source {name!r}: the access token must be printable ASCII, without spaces")
+
+class Api:
+    """X's API at `url` with an app's bearer token. Raises ApiError, httpx.TransportError and BadLineError."""
+
+    def __init__(self, url: str, token: str, clock: Clock) -> None:
         self.clock = clock
         self._base = httpx.URL(url)
         self._windows: dict[str, Window] = {}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from gigafactory.feed.intake import clean
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
-from gigafactory.feed.stream import clean
 
 EPOCH_MS = 1_288_834_974_657  # of X's ids: milliseconds since then, times 2**22
 REFERENCES = {"replied_to": "reply", "quoted": "quote", "retweeted": "repost"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gigafactory.feed.connector import Batch, Clock, Emit, Health
-from gigafactory.feed.post import Delete, Event, Post, Restore
+from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
 from gigafactory.feed.store import Store
 from gigafactory.feed.x_budget import Budget
 from gigafactory.feed.x_payload import BadLineError, Message, of_ours, parse_message
@@ -35,13 +35,13 @@ class XState:
     """Events leave through `hand_on` alone: what they change here and the cursor that says so go out together, in the
     order of the changes, whichever task they come from."""
 
-    def __init__(self, source: str, clock: Clock, health: Health, budget: Budget, store: Store) -> None:
+    def __init__(self, source: str, clock: Clock, health: Health, budget: Budget, store: Store, emit: Emit) -> None:
         self.source = source
         self.clock = clock
         self.health = health
         self.budget = budget
         self.store = store
-        self.emit: Emit | None = None
+        self.emit = emit
         self.read_to: dict[str, float] = {}
         self.gaps: list[Gap] = []
         self.checked_at: float | None = None
@@ -55,7 +55,6 @@ class XState:
         """Run `work`, which may change this state, and emit its events with the cursor after it."""
         async with self._turn:
             events = tuple(work())
-            assert self.emit is not None
             await self.emit(Batch(events, self.dump()))
 
     def charged(self, raw: dict[str, Any], now: float) -> Message:
@@ -71,7 +70,7 @@ class XState:
             return []
         events: list[Event] = [Delete(self.source, id, now, "withheld") for id in message.withheld]
         for post in message.posts:
-            ids = (post.id, *post.also)
+            ids = (post.id, *post.also, "@" + post.author_id)
             if not any(id in self._deleted for id in ids):
                 self._on_their_way.add(ids)
                 self.health.posts += 1
@@ -98,11 +97,16 @@ class XState:
         for event in events:
             if isinstance(event, Delete):
                 self._deleted.add((event.id,))
-                if event.id not in self._on_their_way and self.held(event.id) is None:
-                    continue
-            elif isinstance(event, Restore) and event.id is not None:
-                self._deleted.drop(event.id)
-            kept.append(event)
+                ours = event.id in self._on_their_way or self.held(event.id) is not None
+            elif isinstance(event, DeleteAuthor):
+                self._deleted.add(("@" + event.author_id,))
+                ours = "@" + event.author_id in self._on_their_way or self.store.wrote(self.source, event.author_id)
+            else:
+                ours = True
+            if isinstance(event, Restore):
+                self._deleted.drop(event.id if event.id is not None else f"@{event.author_id}")
+            if ours:
+                kept.append(event)
         return kept
 
     def held(self, id: str) -> Post | None:
