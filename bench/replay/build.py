@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 
 from bench.replay.accounts import Accounts
+from bench.replay.kinds import Draw
 from bench.replay.names import Names
 from bench.replay.script import HOUR, PLOTS, Script, grown
-from bench.replay.template import expand, slots
-from bench.replay.timeline import NEVER, Event, Timeline, Told
+from bench.replay.template import expand
+from bench.replay.timeline import Event, Timeline, Told
 from bench.replay.values import Value
 from bench.replay.words import Wording, wording_of
 
@@ -103,7 +103,9 @@ class _Line:
         if plot in ("corrected", "grown", "edited", "deleted"):
             event.changed_at = at + rng.uniform(1.5, 12) * HOUR
         if plot in ("corrected", "edited"):
-            event.truth[changes].append((event.changed_at, self._changed(words.attributes[changes], truth[changes], at)))
+            event.truth[changes].append(
+                (event.changed_at, self._changed(words.attributes[changes], truth[changes], at))
+            )
         elif plot == "grown":
             event.truth[changes].append((event.changed_at, grown(truth[changes][0][1], rng)))
         if rng.random() < 0.5:
@@ -112,7 +114,7 @@ class _Line:
             self._events.append(event)
         return event
 
-    def _changed(self, draw, history, at: float) -> Value:  # type: ignore[no-untyped-def]
+    def _changed(self, draw: Draw, history: list[tuple[float, Value]], at: float) -> Value:
         while True:
             value = draw(self._rng, self._names, at)
             if value != history[0][1]:
@@ -160,5 +162,3 @@ class _Line:
         for one in told:
             one.of = place.get(one.of, -1)
         return Timeline(seed, self._start, self._end, self._events, told)
-
-

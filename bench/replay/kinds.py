@@ -6,7 +6,7 @@ The names of fields and attributes are the slots of the wording in `wording/*.to
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from random import Random
 
@@ -21,8 +21,8 @@ Draw = Callable[[Random, Names, float], Value]
 @dataclass(frozen=True)
 class Kind:
     """fields: what the event is about. near: the same with one part changed, an event to be taken for it. attributes:
-    how each is drawn. main: what is asked first, may be rumoured wrong and corrected. grows: what rises as more is
-    known. recurs: the same may happen again on another day. rival: values of the attributes are of one event only."""
+    how each is drawn. main: what is asked first, may be rumoured wrong and corrected. official: the account that knows.
+    grows: what rises as more is known. recurs: the same may happen again on another day."""
 
     fields: Callable[[Names], Fields]
     near: Callable[[Names, Fields], Fields]
@@ -31,8 +31,6 @@ class Kind:
     official: str
     grows: str = ""
     recurs: bool = False
-    unseen_only: bool = False
-    plots: tuple[str, ...] = field(default=())
 
 
 def count(low: float, high: float, unit: str = "", round_to: int = 1) -> Draw:
@@ -105,9 +103,21 @@ def tally(rng: Random, names: Names, at: float) -> Value:
     return Score(first, second if second != first else second + 1)
 
 
-def _one(name: str, make: Callable[[Names], str], other: Callable[[Names, str], str]) -> dict[str, Callable]:
+def _one(name: str, make: Callable[[Names], str]) -> Callable[[Names], Fields]:
     """An event that is about one thing."""
-    return {"fields": lambda n: {name: make(n)}, "near": lambda n, f: {name: other(n, f[name])}}
+    return lambda names: {name: make(names)}
+
+
+def _beside(name: str, other: Callable[[Names, str], str]) -> Callable[[Names, Fields], Fields]:
+    return lambda names, old: {name: other(names, old[name])}
+
+
+def _place(name: str, of_kind: str) -> Callable[[Names], Fields]:
+    return _one(name, lambda names: names.place(of_kind))
+
+
+def _next_place(name: str, of_kind: str) -> Callable[[Names, Fields], Fields]:
+    return _beside(name, lambda names, old: names.neighbour(old, of_kind))
 
 
 def _product(names: Names) -> Fields:
@@ -115,21 +125,16 @@ def _product(names: Names) -> Fields:
 
 
 def _near_product(names: Names, old: Fields) -> Fields:
-    return {"product": f"{old['product'].split(' ')[0]} {names.pick('product_kind')} {names.pick('mark')}",
-            "firm": old["firm"]}  # fmt: skip
-
-
-def _place_kind(kind: str) -> tuple[Callable[[Names], str], Callable[[Names, str], str]]:
-    return lambda names: names.place(kind), lambda names, old: names.neighbour(old, kind)
+    return {
+        "product": f"{old['product'].split(' ')[0]} {names.pick('product_kind')} {names.pick('mark')}",
+        "firm": old["firm"],
+    }
 
 
 KINDS: dict[str, Kind] = {
     "outage": Kind(
-        **_one(
-            "service",
-            lambda n: f"{n.once('firm_head', 'firm_tail')} {n.pick('service_kind')}",
-            lambda n, old: f"{old.split(' ')[0]} {n.pick('service_kind')} {n.pick('mark')}",
-        ),
+        fields=_one("service", lambda n: f"{n.once('firm_head', 'firm_tail')} {n.pick('service_kind')}"),
+        near=_beside("service", lambda n, old: f"{old.split(' ')[0]} {n.pick('service_kind')} {n.pick('mark')}"),
         attributes={"users": count(300, 90_000, round_to=100), "cause": phrase("outage_cause"), "back": moment(2, 6)},
         main="users",
         official="{service}Status",
@@ -137,7 +142,8 @@ KINDS: dict[str, Kind] = {
         recurs=True,
     ),
     "closure": Kind(
-        **_one("structure", *_place_kind("structure_kind")),
+        fields=_place("structure", "structure_kind"),
+        near=_next_place("structure", "structure_kind"),
         attributes={"cause": phrase("closure_cause"), "until": day(2, 25), "trucks": count(40, 900, round_to=10)},
         main="until",
         official="{structure}Roads",
@@ -168,14 +174,17 @@ KINDS: dict[str, Kind] = {
     ),
     "appointment": Kind(
         fields=lambda n: {"firm": n.company(), "role": n.pick("role")},
-        near=lambda n, old: {"firm": f"{old['firm'].split(' ')[0]} {n.pick('firm_kind')} {n.pick('mark')}",
-                             "role": old["role"]},  # fmt: skip
+        near=lambda n, old: {
+            "firm": f"{old['firm'].split(' ')[0]} {n.pick('firm_kind')} {n.pick('mark')}",
+            "role": old["role"],
+        },
         attributes={"person": person, "starts": day(3, 50), "past": person},
         main="person",
         official="{firm}",
     ),
     "quake": Kind(
-        **_one("town", lambda n: n.town(), lambda n, old: f"{n.pick('quarter')} {old.split(' ')[-1]}"),
+        fields=_one("town", lambda n: n.town()),
+        near=_beside("town", lambda n, old: f"{n.pick('quarter')} {old.split(' ')[-1]}"),
         attributes={"magnitude": decimal(3.1, 7.4), "depth": count(4, 160), "injured": count(3, 400)},
         main="magnitude",
         official="{town}SeismicDesk",
@@ -183,7 +192,8 @@ KINDS: dict[str, Kind] = {
         recurs=True,
     ),
     "fire": Kind(
-        **_one("building", *_place_kind("building_kind")),
+        fields=_place("building", "building_kind"),
+        near=_next_place("building", "building_kind"),
         attributes={"evacuated": count(15, 900), "cause": phrase("fire_cause"), "crews": count(20, 260)},
         main="evacuated",
         official="{building}FireDesk",
@@ -192,7 +202,11 @@ KINDS: dict[str, Kind] = {
     "recall": Kind(
         fields=_product,
         near=_near_product,
-        attributes={"units": count(800, 400_000, round_to=100), "defect": phrase("defect"), "refund": count(9, 900, "$")},
+        attributes={
+            "units": count(800, 400_000, round_to=100),
+            "defect": phrase("defect"),
+            "refund": count(9, 900, "$"),
+        },
         main="units",
         official="{firm}Support",
     ),
@@ -239,18 +253,18 @@ KINDS: dict[str, Kind] = {
         official="{firm}",
     ),
     "rescue": Kind(
-        **_one("peak", *_place_kind("peak_kind")),
+        fields=_place("peak", "peak_kind"),
+        near=_next_place("peak", "peak_kind"),
         attributes={"rescued": count(2, 60), "cause": phrase("rescue_cause"), "hours": count(3, 70)},
         main="rescued",
         official="{peak}Rescue",
         grows="rescued",
-        unseen_only=True,
     ),
     "find": Kind(
-        **_one("site", *_place_kind("dig_kind")),
+        fields=_place("site", "dig_kind"),
+        near=_next_place("site", "dig_kind"),
         attributes={"age": count(300, 90_000, round_to=100), "leader": person, "objects": count(5, 4000)},
         main="objects",
         official="{site}Dig",
-        unseen_only=True,
     ),
 }

@@ -195,13 +195,13 @@ class Script:
         """A repost with its reference, or a bot's copy without one."""
         told, rng = self._told[index], self._rng
         post = told.post
-        at = max(at, post.seen_at + 5)
+        at, refs = max(at, post.seen_at + 5), tuple[str, ...]()
         if rng.random() < 0.5:
             who = self._poster("citizen")
             who = Account(post.source, who.handle, who.number)
             text, refs = f"RT @{post.author}: {post.text}", (f"repost:{post.id}",)
         else:
-            who, refs = self._poster("bot"), ()
+            who = self._poster("bot")
             text = expand(rng.choice(self._wording.lines("wrap", "bot")), rng, {"s": post.text})
         copy = self._add(who, text, at, "copy", told.states, lang=post.lang, refs=refs)
         self._told[copy].of = index
@@ -229,7 +229,12 @@ class Script:
         true = [value for _, value in self._event.truth.get(attribute, [])]
         for _ in range(100):
             value = self._kind.attributes[attribute](self._rng, self._names, self._event.known_at)
-            if isinstance(value, Name) and isinstance(true[0], Name) and " " in true[0].text and self._rng.random() < 0.3:
+            if (
+                isinstance(value, Name)
+                and isinstance(true[0], Name)
+                and " " in true[0].text
+                and self._rng.random() < 0.3
+            ):
                 name = self._names.namesake(true[0].text)
                 value = Name(name, name.split(" ", 1)[1]) if true[0].text.split(" ")[0] in name else value
             if value not in true:

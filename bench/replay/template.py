@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from random import Random
 
-Node = str | tuple[str, tuple["Node", ...]]  # text, or ("slot", (name,)), ("one", alternatives), ("all", parts), ("may", parts)
+Node = (
+    str | tuple[str, tuple["Node", ...]]
+)  # text, or ("slot", (name,)), ("one", alternatives), ("all", parts), ("may", parts)
 SLOT = re.compile(r"[a-z_]+[0-9]?")
 
 

@@ -6,11 +6,24 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from random import Random
 
-SMALL = "zero one two three four five six seven eight nine ten eleven twelve".split()
-WEEKDAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
-MONTHS = "January February March April May June July August September October November December".split()
+SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+MONTHS = [
+    *("January", "February", "March", "April", "May", "June"),
+    *("July", "August", "September", "October", "November", "December"),
+]
 # Fixed offsets on purpose: the letters that posts write, whatever the season.
-ZONES = {"UTC": 0.0, "GMT": 0.0, "CET": 1.0, "CEST": 2.0, "EST": -5.0, "PST": -8.0, "JST": 9.0, "IST": 5.5, "AEST": 10.0}
+ZONES = {
+    "UTC": 0.0,
+    "GMT": 0.0,
+    "CET": 1.0,
+    "CEST": 2.0,
+    "EST": -5.0,
+    "PST": -8.0,
+    "JST": 9.0,
+    "IST": 5.5,
+    "AEST": 10.0,
+}
 
 
 @dataclass(frozen=True, slots=True)
