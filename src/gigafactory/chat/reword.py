@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 MARKUP = re.compile(r"https?:|www\.|<[A-Za-z/!?]|\]\(|```", re.IGNORECASE)
 
 
+def spaced(claims: Sequence[Claim]) -> str:
+    return " ".join(claim.text for claim in claims)
+
+
 def reword(
     answer: Answer,
     posts: Sequence[Post],
@@ -27,7 +31,7 @@ def reword(
     section: AnswerSection,
     now: float,
     checker: Checker | None = None,
-    join: Callable[[Sequence[Claim]], str] = lambda claims: " ".join(claim.text for claim in claims),
+    join: Callable[[Sequence[Claim]], str] = spaced,
 ) -> Answer:
     """The answer in the words of the writer, as far as the posts support each of its sentences.
 
@@ -46,7 +50,8 @@ def reword(
     )
     texts = dict.fromkeys(text for sentence in draft.sentences for text in sentences(sentence.text))
     wording = [text for text in texts if not MARKUP.search(text)]
-    stay, out = [], []
+    stay: list[Claim] = []
+    out: list[Claim] = []
     for claim in verify_all(wording, posts, now, least=section.support, checker=checker):
         (stay if claim.verdict is Verdict.SUPPORTED and claim.citations else out).append(claim)
     if not stay:
