@@ -1,0 +1,263 @@
+"""Which words may stand for which: a question says "closed", the post says "shut to traffic". And which exclude each
+other: what is open is not closed, the women's final is not the men's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+from gigafactory.chat.stems import stem
+from gigafactory.chat.tokens import Token, tokens
+
+# concept: the words and phrases that may say it. A word may stand in several lines.
+FAMILY_LINES = """
+close: close, shut, shutdown, shutter, shut down, seal off, cordon off, off limits, barricade, block off, blocked, no access, out of service, suspend
+open: open, reopen, back open, unlock, inaugurate, accessible, open again, reopening, in service again, opens its doors
+restore: restore, resolve, fix, recover, repair, mitigate, back online, back up, back to normal, up again, online again, working again, return to service, service is back, restoration, resume, normal service
+outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down, go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost power
+fault: cause, because, reason, due, trigger, blame, root, fault, failure, lead, after, behind, stem from
+launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available
+scrub: scrub, abort, call off, stand down, hold, cancel
+delay: delay, postpone, push back, slip, reschedule, move, defer, put off, late, hold up, behind schedule, new date, now set for, pushed, shift
+cancel: cancel, scrap, call off, abandon, drop, axe, annul, shelve, off
+schedule: schedule, plan, set, due, expect, slate, target, date, time, begin, start, take place, kick off, planned, timetable
+begin: begin, start, kick off, get underway, commence, open, under way, launch, onset
+end: end, finish, conclude, wrap up, over, stop, halt, cease, final whistle, close, last, complete
+win: win, beat, defeat, victory, victor, take, clinch, triumph, claim, edge, seal, thrash, rout, champion, overcome, top, winner, prevail, title, gold, crown, knock out, down, see off, come out on top, sink, stun, sweep
+lose: lose, defeat, fall to, beat, go down to, out, relegate, runner up, losing
+draw: draw, tie, level, stalemate, all square, share the points
+score: score, result, final, full time, ft, half time, ht, finish, end, win, beat, draw, goal, point, at the whistle, tally, scoreline, make it, whistle
+goal: goal, score, net, header, penalty, strike, scorer, scored, slot, find the net, on target, equaliser, winner
+play: play, face, meet, match, game, versus, vs, v, against, take on, fixture, host, opponent, derby
+match: match, game, fixture, final, tie, clash, derby, contest, meeting
+vote: vote, ballot, poll, election, elect, referendum, motion, tally, approve, reject, pass, decision, verdict, majority, in favour, against, measure, ayes, yes, no, council
+pass: pass, approve, adopt, back, carry, endorse, agree, vote for, go through, vote in favour, clear, green light, accept, ratify, in favour
+reject: reject, fail, vote down, defeat, block, turn down, refuse, veto, throw out, against, deny, kill
+turnout: turnout, participation, turn out, voter, cast, voted
+appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, new, join, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, assume, designate, unveil, announce, confirm, succession, chosen
+resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out
+dismiss: dismiss, fire, sack, oust, remove, let go, part ways, lay off, layoff, cut, redundancy, job cuts
+head: head, chief, boss, leader, director, ceo, president, chair, chairman, chairwoman, chairperson, manager, executive, principal, commissioner, top job, lead, run, captain, governor
+coach: coach, manager, trainer, head coach, in charge, boss
+mayor: mayor, city hall, mayoral
+minister: minister, secretary, cabinet, ministry
+person: person, people, resident, passenger, visitor, attendee, worker, employee, staff, patient, student, spectator, fan, protester, man, woman, guest, participant, customer, household, home, crowd, member, commuter, individual, attendance, runner, traveller, tourist
+attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audience, draw, gather, visitor, come, present, people, fan, sell out, packed, capacity, guest, marcher, protester, join, march, participate, take part, turn up, pack, fill, in the stands, through the gates, gate
+injure: injure, hurt, wound, hospital, casualty, injury, treat, taken to hospital, stretcher, ambulance
+die: die, dead, kill, death, fatal, fatality, toll, lose their lives, death toll, victim, pass away, claim lives, deadly
+miss: miss, missing, unaccounted, lost, not found
+rescue: rescue, save, pull from, evacuate, free, airlift, winch
+evacuate: evacuate, evacuation, clear, leave, displace, shelter, flee, out of their homes, ordered out
+arrest: arrest, detain, custody, charge, police hold, held, apprehend, suspect
+fire: fire, blaze, burn, flame, inferno, smoke, wildfire, alight, ablaze, contain, containment
+flood: flood, water, inundate, overflow, submerge, level, river, swamp, under water, burst
+storm: storm, hurricane, cyclone, typhoon, gale, wind, tempest, weather, gust
+quake: earthquake, quake, tremor, magnitude, aftershock, shake, seismic, richter
+magnitude: magnitude, strong, strength, size, measure, richter, power
+crash: crash, collide, collision, accident, wreck, derail, derailment, pile up, smash, hit, incident
+attack: attack, strike, bomb, shoot, assault, raid
+damage: damage, destroy, wreck, ruin, loss, hit, collapse, cost
+price: price, cost, charge, fee, fare, ticket, priced, sell for, pay, starts at, retail, worth, rate, toll, buy, admission, go for, sticker, tag, entry, euro, dollar, pound
+money: money, cost, budget, fund, pay, spend, price, raise, worth, value, deal, sum, amount, invest, total, fee, bill, revenue, profit, fine, grant, funding, investment, award, bid, financing, backing, secure, round, receive, donation, donate, collect
+raise: raise, collect, secure, bring in, fund, donate, gather, round, funding, land, close, net
+buy: buy, acquire, purchase, takeover, take over, merge, acquisition, snap up, bid, deal, buyer, buyout
+sell: sell, sale, sold, divest, auction, fetch, hammer
+increase: increase, rise, grow, up, climb, jump, gain, hike, raise, surge, higher, more, soar
+decrease: decrease, fall, drop, decline, down, cut, slump, lower, reduce, shrink, dip, slide, fewer, less
+announce: announce, say, confirm, reveal, declare, report, unveil, tell, state, statement, publish, disclose, note, post
+confirm: confirm, official, verify, announce, acknowledge
+deny: deny, refute, dismiss, reject, false, untrue, not true, no truth
+say: say, tell, state, write, post, tweet, comment, claim, announce, remark, quote, mention, declare, argue, warn, note, add, respond, statement, according, think, explain
+decide: decide, rule, choose, determine, decision, verdict, ruling, judgment, vote
+sign: sign, ink, transfer, join, deal, agree, contract, recruit, snap up, seal, move
+agree: agree, deal, agreement, accord, pact, settle, truce, contract, sign, treaty
+strike: strike, walkout, walk out, industrial action, stoppage, picket
+protest: protest, demonstration, rally, march, demonstrate, protester, demo, sit in
+record: record, high, best, fastest, most, largest, ever
+finish: finish, place, rank, position, complete, come, end, cross the line, time, clock, podium
+arrive: arrive, reach, land, get to, dock, touch down, arrival, pull in, come in
+depart: depart, leave, set off, departure, take off, sail
+land: land, touch down, splashdown, landing, touchdown, arrive
+carry: carry, payload, board, on board, aboard, transport, haul, lift, bring
+location: location, place, venue, site, where, held, host, at, spot, based, headquarters, hold, take place, happen, home
+hold: hold, take place, host, stage, happen, run, occur, venue, held
+move: move, relocate, shift, transfer, switch, new venue, new home
+find: find, discover, detect, spot, locate, uncover, recover, turn up, identify, unearth
+build: build, construct, develop, erect, construction, work, put up
+name: name, call, title, dub, known as, nickname, christen, titled
+new: new, next, latest, fresh, newly, incoming, upcoming
+duration: duration, last, long, minute, hour, day, for, take, length, week, month
+length: length, long, km, kilometre, mile, metre, stretch, distance, run
+speed: speed, fast, kmh, mph, km/h, pace
+temperature: temperature, hot, cold, warm, degree, celsius, fahrenheit, heat, mercury, high, low
+height: height, tall, high, metre, foot, level, stand, crest
+level: level, height, stand, metre, depth, gauge, crest, peak
+weight: weight, heavy, weigh, kg, kilogram, tonne, ton
+distance: distance, far, km, kilometre, mile, away, metre
+share: share, percent, percentage, proportion, %, rate, portion, fraction
+customer: customer, home, household, user, subscriber, people, resident, client, property, business, account, connection, premise
+affect: affect, hit, impact, without, lose, experience, suffer, disrupt, leave, knock
+region: region, area, city, town, district, state, county, neighbourhood, zone, street, part
+lane: lane, road, street, bridge, tunnel, carriageway, highway, motorway, route, junction, crossing
+detour: detour, divert, diversion, reroute, alternative, instead, use, via, avoid
+train: train, rail, railway, service, line, metro, subway, tram, track
+bus: bus, coach, shuttle, route
+flight: flight, plane, aircraft, jet, airliner, airline, landing, take off
+ship: ship, vessel, boat, ferry, tanker, cargo
+rocket: rocket, booster, launcher, vehicle, mission, spacecraft, capsule, payload, satellite
+car: car, vehicle, automobile
+company: company, firm, business, corporation, maker, startup, group, developer, manufacturer
+team: team, side, club, squad, eleven
+school: school, college, university, campus, academy, pupil
+hospital: hospital, clinic, medical, ward, health centre
+police: police, officer, cop, force, sheriff, constable, authority
+government: government, state, authority, council, administration, official, ministry, parliament, senate, congress
+law: law, bill, act, measure, legislation, rule, ban, ordinance, proposal, motion, bylaw, regulation, plan
+ban: ban, prohibit, forbid, bar, outlaw, block
+court: court, judge, trial, ruling, verdict, jury, case, sentence, lawsuit, appeal
+sentence: sentence, jail, prison, year, term, convict, guilty
+sick: sick, ill, illness, infect, case, disease, virus, outbreak, patient, infection
+recall: recall, withdraw, pull, take back, return
+product: product, device, phone, app, model, gadget, version, item
+feature: feature, function, support, include, add, come with, new, offer
+software: software, app, update, version, release, patch, build
+site: site, website, page, portal, platform, service, server, app
+show: show, concert, gig, performance, play, tour, set
+festival: festival, fair, event, celebration, carnival, party, parade
+exhibition: exhibition, exhibit, show, display, gallery, museum
+film: film, movie, picture, premiere, screening
+book: book, novel, title, publish
+album: album, record, single, song, track, release
+prize: prize, award, medal, trophy, honour, win, winner, cup
+star: star, lead, cast, headline, headliner, headlining, feature, top the bill
+weather: weather, rain, snow, sun, wind, forecast, storm
+power: power, electricity, grid, energy, megawatt
+water: water, supply, main, drink, tap
+use: use, utilise, adopt, apply
+receive: receive, get, award, obtain, earn, win
+help: help, aid, assist, support, relief, donate
+join: join, sign, enter, become, member, enrol, take part
+want: want, need, demand, ask, call for, seek, request
+plan: plan, intend, propose, proposal, scheme, project, aim
+status: status, state, update, condition, situation, latest, progress, current, news, stand
+reason: reason, why, because, due, cause, after, following, over, amid, thanks, trigger, blame, result
+change: change, new, now, update, instead, replace, switch, revise, differ, move, correction
+part: part, component, piece, valve, engine, cable, pump, battery, transformer, fibre, sensor
+job: job, position, role, post, work, worker, staff, employee
+cut: cut, reduce, slash, trim, lower
+gate: gate, platform, terminal, pier, bay, track, stand
+colour: color, colour, red, blue, green, white, black, yellow, orange, grey, purple
+speak: speak, speech, talk, address, keynote, tell, speaker, lecture, give
+species: species, animal, bird, fish, whale, bear, dog, cat, wolf
+replace: replace, succeed, take over, substitute, successor, instead, stand in, fill in, new, predecessor, follow, successor to
+own: own, owner, belong, possess, hold
+lead: lead, ahead, head, front, leader, in front, on top, chair
+count: count, number, total, figure, tally, toll, estimate, how many
+second: second, runner up, silver
+"""
+# words of one line exclude each other where they qualify the same thing
+CONTRAST_LINES = """
+north northern, south southern, east eastern, west western
+northbound, southbound, eastbound, westbound
+upper, lower
+inner, outer
+men, women, man, woman, boy, girl, mixed
+junior, senior, youth
+left, right
+first, second, third, fourth, fifth, sixth, seventh, eighth, ninth, tenth
+primary, secondary
+old, new
+home, away
+half, full
+quarter, semi, final
+spring, summer, autumn, winter
+morning, afternoon, evening, night
+monday, tuesday, wednesday, thursday, friday, saturday, sunday
+january, february, march, april, june, july, august, september, october, november, december
+deputy vice assistant acting interim former, permanent
+red, blue, green, yellow, orange, purple, black, white, grey
+"""
+# what is in one column is not, at the same time, what is in the other
+OPPOSITE_LINES = """
+open reopen restore resume unlock accessible | close shut suspend shutdown block outage offline
+win victory beat defeat | lose loss | draw tie stalemate
+pass approve adopt carry ratify accept | reject fail block veto
+cancel scrub abort scrap abandon | delay postpone reschedule | launch liftoff
+confirm | deny false untrue
+increase rise climb grow | decrease fall drop decline
+arrive land | depart leave
+begin start | end finish conclude
+on | off
+dead die kill | alive survive unhurt
+resign quit | appoint
+guilty | innocent acquit
+ahead lead | behind trail
+evacuate | return
+rescue | miss missing
+"""
+
+
+def _phrase(text: str) -> tuple[str, ...]:
+    return tuple(token.stem for token in tokens(text) if token.kind in ("word", "symbol", "number"))
+
+
+def _families() -> dict[tuple[str, ...], frozenset[str]]:
+    found: dict[tuple[str, ...], set[str]] = {}
+    for line in FAMILY_LINES.strip().splitlines():
+        name, _, members = line.partition(": ")
+        for member in members.split(", "):
+            found.setdefault(_phrase(member), set()).add(name)
+    return {phrase: frozenset(names) for phrase, names in found.items()}
+
+
+def _contrasts() -> dict[str, frozenset[str]]:
+    """Stem -> stems that exclude it."""
+    found: dict[str, set[str]] = {}
+    for line in CONTRAST_LINES.strip().splitlines():
+        groups = [{stem(word) for word in group.split()} for group in line.split(", ")]
+        for mine in groups:
+            for word in mine:
+                found.setdefault(word, set()).update(*(other for other in groups if other is not mine))
+    return {word: frozenset(others - {word}) for word, others in found.items()}
+
+
+def _opposites() -> dict[str, tuple[int, int]]:
+    """Stem -> (line, column)."""
+    return {
+        stem(word): (number, column)
+        for number, line in enumerate(OPPOSITE_LINES.strip().splitlines())
+        for column, group in enumerate(line.split(" | "))
+        for word in group.split()
+    }
+
+
+FAMILIES = _families()
+CONTRASTS = _contrasts()
+OPPOSITES = _opposites()
+LONGEST = max(map(len, FAMILIES))
+_MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {}
+for _words, _names in FAMILIES.items():
+    for _name in _names:
+        _MEMBERS[_name] = (*_MEMBERS.get(_name, ()), _words)
+
+
+@lru_cache(maxsize=20_000)
+def concepts_of(word_stem: str) -> frozenset[str]:
+    """The concepts that a single word may say."""
+    return FAMILIES.get((word_stem,), frozenset())
+
+
+def concepts_in(found: Sequence[Token]) -> dict[str, set[int]]:
+    """Concept -> indices of the tokens that say it, phrases of several words included."""
+    stems = [token.stem for token in found]
+    said: dict[str, set[int]] = {}
+    for start in range(len(stems)):
+        for length in range(1, min(LONGEST, len(stems) - start) + 1):
+            for name in FAMILIES.get(tuple(stems[start : start + length]), ()):
+                said.setdefault(name, set()).update(range(start, start + length))
+    return said
+
+
+def spellings(concept: str) -> tuple[tuple[str, ...], ...]:
+    """The phrases (stems) that may say a concept."""
+    return _MEMBERS.get(concept, ())

@@ -1,0 +1,201 @@
+"""Is a post about what the question names, and how much of what is asked does a sentence say?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gigafactory.chat.concepts import CONTRASTS, FAMILIES, OPPOSITES, concepts_in
+from gigafactory.chat.hedges import STOP
+from gigafactory.chat.question import Asked, Kind, Term
+from gigafactory.chat.reading import Reading, Sentence
+from gigafactory.chat.tokens import Token, fold
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How surely a post is about the names of the question, 0 to 1; 0 where it names another of its kind. first: its
+    first sentence that holds a name, None where only its author or thread does."""
+
+    sure: float
+    first: int | None
+
+
+def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
+    """Every name of the question must be in the post, in its author's handle or in what it replies to; words of one
+    name stand together; and the words beside it do not make it another name (Northgate Arena, Northgate tunnel)."""
+    names = asked.names
+    if not names:
+        return Named(1.0, 0)
+    handle = fold(reading.post.author)
+    squeezed = handle.replace("_", "").replace(".", "").replace("-", "")
+    sure = 1.0
+    together = {asked.terms[i].word: phrase for phrase in asked.phrases for i in phrase}
+    for term in names:
+        if _holds(reading, term.word, together, asked):
+            continue
+        if len(term.word) > 3 and term.word in squeezed:
+            sure = min(sure, 0.85)
+        elif any(_holds(parent, term.word, together, asked) for parent in parents):
+            sure = min(sure, 0.9)
+        else:
+            return Named(0.0, None)
+    for phrase in asked.phrases:
+        sure *= _phrase(reading, [asked.terms[i].word for i in phrase], parents)
+    sure *= _beside(reading, asked)
+    first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
+    return Named(sure, first)
+
+
+def _holds(reading: Reading, word: str, together: dict[str, tuple[int, ...]], asked: Asked) -> bool:
+    words = reading.words
+    if word in words or f"{word}s" in words or (word.endswith("s") and len(word) > 4 and word[:-1] in words):
+        return True
+    if not word.isdigit() and not word.isascii():
+        return word in reading.plain
+    phrase = together.get(word)
+    return phrase is not None and "".join(asked.terms[i].word for i in phrase) in words
+
+
+def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) -> float:
+    """1 where the words of a name stand side by side somewhere."""
+    for one in (reading, *parents):
+        sequence = [token.word for token in one.tokens if token.kind in ("word", "number", "handle")]
+        starts = [i for i, word in enumerate(sequence) if word == words[0]]
+        for start in starts:
+            place = start
+            for word in words[1:]:
+                ahead = sequence[place + 1 : place + 4]
+                if word not in ahead:
+                    break
+                place += 1 + ahead.index(word)
+            else:
+                return 1.0
+        if "".join(words) in sequence:
+            return 1.0
+    return 0.5
+
+
+def _beside(reading: Reading, asked: Asked) -> float:
+    """Less where, at every place of a name, the next word makes it another one."""
+    worst = 1.0
+    terms = asked.terms
+    inner = {i for phrase in asked.phrases for i in phrase[:-1]}
+    mine = {term.word for term in terms} | {term.stem for term in terms}
+    for index, term in enumerate(terms):
+        if not term.name or index in inner or term.word.isdigit():
+            continue
+        head = terms[index + 1] if index + 1 < len(terms) and not terms[index + 1].name else None
+        best = None
+        tokens = reading.tokens
+        for place, token in enumerate(tokens):
+            if token.word != term.word or token.kind != "word":
+                continue
+            fit = _fits(tokens, place, head, mine)
+            best = fit if best is None else max(best, fit)
+        if best is not None:
+            worst = min(worst, best)
+    return worst
+
+
+def _fits(tokens: Sequence[Token], place: int, head: Term | None, mine: set[str]) -> float:
+    after = tokens[place + 1] if place + 1 < len(tokens) else None
+    if (
+        after is None
+        or after.kind not in ("word", "number")
+        or after.start - tokens[place].end > 1
+        or (tokens[place].text[-1] in "'s’"
+        and "'" in tokens[place].text.replace("’", "'"))
+    ):
+        return 1.0
+    if after.word in mine or after.stem in mine:
+        return 1.0
+    if head is not None and head.concepts and head.stem != after.stem:
+        shared = FAMILIES.get((after.stem,), frozenset()) & head.concepts
+        if shared and after.word not in STOP and not OPPOSITES.get(after.stem):
+            return 0.3  # Northgate tunnel, where the Northgate bridge is asked
+    if after.kind == "word" and after.text[0].isupper() and not tokens[place].text.isupper():
+        return 0.45 if head is not None else 0.75  # Northgate Arena
+    if (
+        after.kind == "number"
+        and len(after.text) <= 3
+        and head is None
+        and after.text.isdigit()
+        and place + 2 >= len(tokens)
+    ):
+        return 0.9
+    return 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """share: weight of the question's other words that are said, 0 to 1. said: how many of them. places: tokens of the
+    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's)."""
+
+    share: float
+    said: int
+    places: frozenset[int]
+    clash: bool
+
+
+def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Cover:
+    """What of the question's words that are no names `sentence` says; less counts what only the rest of its post or
+    thread says."""
+    terms = [term for term in asked.terms if not term.name]
+    if not terms:
+        return Cover(1.0, 0, frozenset(), False)
+    here = _Said(sentence.tokens)
+    rest: _Said | None = None
+    above: _Said | None = None
+    got = whole = 0.0
+    said = 0
+    places: set[int] = set()
+    clash = False
+    for term in terms:
+        whole += term.weight
+        share, at = here.says(term, asked.kind)
+        if share == 0.0:
+            rest = rest or _Said(reading.tokens)
+            share = 0.8 * rest.says(term, asked.kind)[0]
+        if share == 0.0 and parents:
+            above = above or _Said(tuple(token for parent in parents for token in parent.tokens))
+            share = 0.8 * above.says(term, asked.kind)[0]
+        got += term.weight * share
+        said += share > 0.0
+        places |= at
+        others = CONTRASTS.get(term.stem)
+        if others and share == 0.0 and others & here.stems:
+            clash = True
+    return Cover(got / whole, said, frozenset(places), clash)
+
+
+class _Said:
+    def __init__(self, tokens: Sequence[Token]) -> None:
+        self.tokens = tokens
+        self.stems = {token.stem for token in tokens}
+        self.words = {token.word for token in tokens}
+        self._concepts: dict[str, set[int]] | None = None
+
+    def says(self, term: Term, kind: Kind) -> tuple[float, set[int]]:
+        """(1 for the word itself, 0.8 for one that may stand for it, 0), tokens)."""
+        if term.stem in self.stems or term.word in self.words:
+            return 1.0, {i for i, token in enumerate(self.tokens) if token.stem == term.stem or token.word == term.word}
+        if self._concepts is None:
+            self._concepts = concepts_in(self.tokens)
+        places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
+        if places:
+            return 0.8, places
+        if kind in (Kind.STATE, Kind.FACT) and term.stem in OPPOSITES:
+            line = OPPOSITES[term.stem][0]
+            places = {i for i, t in enumerate(self.tokens) if t.stem in OPPOSITES and OPPOSITES[t.stem][0] == line}
+            if places:
+                return 0.8, places
+        if len(term.stem) >= 5:  # a compound or another ending: "refloat" in "refloating"
+            places = {
+                i
+                for i, token in enumerate(self.tokens)
+                if token.stem.startswith(term.stem[:5]) and abs(len(token.stem) - len(term.stem)) <= 3
+            }
+            if places:
+                return 0.7, places
+        return 0.0, set()

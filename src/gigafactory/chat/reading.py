@@ -1,0 +1,194 @@
+"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact. Words of a post are data; what
+asks a machine to do something is a mark against the post and nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from gigafactory.chat.dates import Moment, moments
+from gigafactory.chat.hedges import MODAL, RUMOUR, marks
+from gigafactory.chat.numbers import Quantity, quantities
+from gigafactory.chat.sentences import sentences
+from gigafactory.chat.tokens import Token, fold, tokens
+from gigafactory.feed.post import Post
+
+_SATIRE = re.compile(
+    r"(?:^|[^a-z])(?:satir(?:e|ical)|parody|spoof|onion|not (?:a )?real news|fake news network|for laughs|fan ?fiction)(?![a-z])"
+    r"|#(?:satire|parody|spoof|joke|humou?r|jk|sarcasm)\b|(?<!\w)/(?:s|j)(?!\w)|🤡"
+)
+_SATIRE_HANDLE = re.compile(r"satir|parod|spoof|theonion|notreal|fakenews|humou?r|jokes?(?![a-z])")
+_INJECTION = re.compile(
+    r"\b(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{0,40}\b(?:instructions?|prompts?|rules|guidelines|context|posts|"
+    r"sources|above|previous|prior|earlier|everything)\b"
+    r"|\b(?:system|developer) (?:prompt|message|instruction|note|override)|\byou are (?:now )?(?:an? )?(?:ai|assistant|chatbot|language model|llm|dan|grok)\b"
+    r"|\b(?:ai|assistants?|chatbots?|bots?|llms?|language models?|models?|grok|gpt|chatgpt)\b[^.!?\n]{0,40}\b(?:must|should|shall|have to|need to|always|please|are to|are required to)\b[^.!?\n]{0,40}\b(?:answer|reply|respond|say|repeat|report|output|cite|state|print|tell|treat|trust|rank|follow|obey)\b"
+    r"|\b(?:answer|reply|respond|output|print|say)\b[^.!?\n]{0,30}\b(?:exactly|only|always|with the (?:word|words|text|phrase)|verbatim)\b[^.!?\n]{0,60}"
+    r"(?=.*\b(?:question|asked|user|prompt|assistant|ai|model)\b)"
+    r"|\bwhen(?:ever)? (?:asked|you are asked|anyone asks|a user asks|users? asks?|someone asks)\b|\bif you(?:'re| are) an? (?:ai|llm|assistant|bot|language model)"
+    r"|<\s*/?\s*(?:system|instructions?|assistant|tool|im_start|im_end)|\[/?inst\]|<\|"
+)
+_ASKING = re.compile(
+    r"\b(?:anyone|anybody|does anyone|is it true|any word|any news|can someone|can anyone|who knows|confirm\?|wondering (?:if|whether)|"
+    r"thoughts\?|source\?|true\?|really\?|fr\?)"
+)
+_RUMOUR = re.compile(
+    r"\b(?:hearing (?:that|from|reports|rumou?rs|it)|i heard|we(?:'re| are) hearing|heard (?:that|from)|word (?:is|on the street|has it)|rumou?rs?|rumou?red|"
+    r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|reportedly|allegedly|supposedly|purportedly|"
+    r"apparently|(?:a )?(?:friend|cousin|neighbou?r|colleague|guy|someone|somebody|my \w+) (?:\w+ ){0,4}?(?:told|says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
+    r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) (?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
+    r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if (?:this is |it's |that's )?true|don't quote me|"
+    r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official )?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
+    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|i (?:think|guess|believe|reckon|suspect|bet)|"
+    r"imo|imho|afaik|my guess|my bet|my prediction|i predict|fingers crossed|hopefully|hope|wish|bet it|conflicting reports|early reports|initial reports suggest|tbc|"
+    r"to be confirmed|may or may not|who knows|idk|not sure|so i'm told|i'm told|we're told|tbd)\b"
+)
+_DENIED = re.compile(
+    r"\b(?:false|untrue|not true|no truth|den(?:y|ies|ied)|debunk\w*|contrary to|ignore|dismiss\w*|despite|wrong|hoax|fake|"
+    r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
+)
+_WEAK = frozenset(
+    ["may", "might", "could", "possibly", "perhaps", "maybe", "likely", "probably", "potentially", "unlikely", "seems", "seem", "appears", "appear", "unclear", "suggests"]
+)
+_CORRECTION = re.compile(
+    r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
+    r"misheard|misread|typo|in error|erroneous(?:ly)?|we erred|i erred|earlier (?:\w+ ){0,3}?(?:was|were|is) (?:wrong|incorrect|inaccurate|false|off)|(?:previous|earlier|first|last|prior|initial) (?:post|report|tweet|figure|number|statement|count|version|message|update)|"
+    r"as (?:we|i|previously|earlier|first|initially|originally|wrongly|had) (?:\w+ ){0,2}?(?:said|reported|stated|posted|wrote|written|announced|claimed|told|tweeted|published|thought)|"
+    r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
+    r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|amended|amending|revised|debunk\w*|contrary to)\b"
+)
+_REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
+_BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
+_STARTERS = re.compile(
+    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|latest|now|psa|fyi|live|"
+    r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a post. text: as written. lead: tokens of the whole post before it."""
+
+    text: str
+    written_at: float
+
+    @cached_property
+    def tokens(self) -> tuple[Token, ...]:
+        return tokens(self.text)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(token.word for token in self.tokens)
+
+    @cached_property
+    def moments(self) -> tuple[Moment, ...]:
+        return moments(self.tokens, self.written_at)
+
+    @cached_property
+    def taken(self) -> frozenset[int]:
+        """Indices of tokens that belong to dates and times."""
+        return frozenset(i for moment in self.moments for i in range(moment.first, moment.last + 1))
+
+    @cached_property
+    def quantities(self) -> tuple[Quantity, ...]:
+        return quantities(self.tokens, self.taken)
+
+    @cached_property
+    def rumour(self) -> str:
+        """Words that make it and what stands around it hearsay; "" where there are none, or where it denies them."""
+        plain = fold(self.text)
+        rumour = _RUMOUR.search(plain)
+        if rumour and not _DENIED.search(plain):
+            return f"it says “{rumour.group()}”"
+        return "it asks for confirmation" if _ASKING.search(plain) else ""
+
+    @cached_property
+    def hedged(self) -> str:
+        """Why this sentence states nothing as fact: the word that weakens it, or that it asks; "" if it states."""
+        plain = fold(self.text)
+        if self.rumour:
+            return self.rumour
+        if self.text.rstrip(" \"'”’)!#").endswith(("?", "？")):
+            return "it is a question"
+        for mark in marks(self.tokens):
+            if (mark.kind == RUMOUR and not _DENIED.search(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
+                return f"it says “{mark.word}”"
+        return ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A post with what can be told from its words alone. body: its text without "RT @x:"."""
+
+    post: Post
+    body: str
+    repost_of: str
+
+    @cached_property
+    def sentences(self) -> tuple[Sentence, ...]:
+        return tuple(Sentence(text, self.post.created_at) for text in sentences(self.body))
+
+    @cached_property
+    def tokens(self) -> tuple[Token, ...]:
+        return tokens(self.body)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(token.word for token in self.tokens)
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        return frozenset(token.stem for token in self.tokens)
+
+    @cached_property
+    def plain(self) -> str:
+        return fold(self.body)
+
+    @cached_property
+    def satire(self) -> bool:
+        return bool(_SATIRE.search(self.plain) or _SATIRE_HANDLE.search(fold(self.post.author)))
+
+    @cached_property
+    def injection(self) -> bool:
+        """It speaks to a machine that reads it."""
+        return bool(_INJECTION.search(self.plain))
+
+    @cached_property
+    def bot(self) -> bool:
+        return bool(_BOT.search(fold(self.post.author)))
+
+    @cached_property
+    def corrects(self) -> bool:
+        """It takes an earlier statement back."""
+        return bool(_CORRECTION.search(self.plain))
+
+    def doubt(self, number: int) -> str:
+        """Why sentence `number` is no fact: what the post is, what the sentence says, or hearsay around it."""
+        own = self.unfit or self.sentences[number].hedged
+        return own or next((one.rumour for one in self.sentences if one.rumour), "")
+
+    @cached_property
+    def unfit(self) -> str:
+        """Why nothing in this post is a fact, in words a reader understands; "" if it may be."""
+        if self.injection:
+            return "it gives instructions to machines"
+        if self.satire:
+            return "it is satire"
+        return ""
+
+
+@lru_cache(maxsize=8192)
+def read(post: Post) -> Reading:
+    """Reading of one revision of a post; kept, since neighbouring questions meet the same posts."""
+    match = _REPOST.match(post.text)
+    of = next((ref.removeprefix("repost:") for ref in post.refs if ref.startswith("repost:")), "")
+    if match:
+        return Reading(post, post.text[match.end() :].strip() or post.text, of or "@" + match["who"])
+    return Reading(post, post.text, of)
+
+
+def without_starter(text: str) -> str:
+    """A sentence without "BREAKING:" and the like before it."""
+    return _STARTERS.sub("", text) or text

@@ -1,0 +1,71 @@
+"""Sentences of the retrieved posts that give what a question asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gigafactory.chat.events import Statement
+from gigafactory.chat.match import Named, about, cover
+from gigafactory.chat.question import Asked, Kind
+from gigafactory.chat.retrieve import Gathered, Ranked
+from gigafactory.chat.slots import slot
+
+READ = 400  # posts whose sentences are looked at, best first
+LEAST_NAMED = 0.5
+# least share of the question's words, beside its names, that a sentence and its post must say
+LEAST_COVER = {
+    Kind.WHO: 0.34, Kind.WHEN: 0.34, Kind.WHERE: 0.34, Kind.NUMBER: 0.3, Kind.SCORE: 0.0, Kind.WHY: 0.34,
+    Kind.STATE: 0.5, Kind.FACT: 0.5, Kind.AUTHOR: 0.5, Kind.NEWS: 0.0,
+}  # fmt: skip
+UNNAMED_COVER = 0.6  # the same, where the question names nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """named: how many posts are about the names of the question."""
+
+    statements: tuple[Statement, ...]
+    named: int
+
+
+def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
+    """The best sentence of each post that answers."""
+    found: list[Statement] = []
+    named = 0
+    for ranked in gathered.posts[:READ]:
+        naming = about(ranked.reading, gathered.asked, ranked.parents)
+        if naming.sure < LEAST_NAMED:
+            continue
+        named += 1
+        statement = _statement(ranked, gathered.asked, naming, trust.get(ranked.post.source, 1.0))
+        if statement is not None:
+            found.append(statement)
+    return Found(tuple(found), named)
+
+
+def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Statement | None:
+    reading = ranked.reading
+    names = {term.word for term in asked.names}
+    plain = any(not term.name for term in asked.terms)
+    least = LEAST_COVER[asked.kind] if asked.names else UNNAMED_COVER
+    best: Statement | None = None
+    for number, sentence in enumerate(reading.sentences):
+        covered = cover(sentence, reading, asked, ranked.parents)
+        if covered.clash or covered.share < least:
+            continue
+        if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE):
+            continue
+        own = frozenset(i for i, token in enumerate(sentence.tokens) if token.word in names)
+        value = slot(sentence, asked, covered.places or own)
+        if value is None:
+            continue
+        fit = 1.0 if naming.first is None or naming.first == number else 0.92
+        if plain and not covered.places:
+            fit *= 0.85
+        quality = naming.sure * fit * (0.4 + 0.6 * covered.share) * (0.5 + 0.5 * value.strength)
+        if best is None or quality > best.quality:
+            best = Statement(
+                reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
+            )
+    return best
