@@ -127,6 +127,7 @@ class Jetstream:
                 open_timeout=SILENCE_S,
                 ping_interval=SILENCE_S / 2,
                 ping_timeout=SILENCE_S,
+                close_timeout=1.0,
                 max_size=LONGEST_FRAME,
                 max_queue=BATCH,
                 user_agent_header="gigafactory",
