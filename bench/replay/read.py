@@ -14,7 +14,7 @@ WORDS = [
 ]
 SCALE = {"k": 1e3, "thousand": 1e3, "m": 1e6, "mn": 1e6, "million": 1e6, "bn": 1e9, "b": 1e9, "billion": 1e9}
 NUMBER = re.compile(
-    r"(?<![\w.])[$€£M]?(\d{1,3}(?:[,\u00a0\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
+    r"(?<![A-Za-z0-9_.])[$€£M]?(\d{1,3}(?:[,\u00a0\u202f]\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?)"
     r"(?:\s?(k|m|mn|bn|b|thousand|million|billion)\b)?",
     re.I,
 )

@@ -164,9 +164,8 @@ def show_errors(results: list[Result], many: int) -> None:
         shown[key] = shown.get(key, 0) + 1
         question = result.question
         clock = time.strftime("%a %d %b %H:%M", time.gmtime(question.asked_at))
-        print(
-            f"\n[{question.label}] {result.why}\n  {clock}  {question.text}\n  gold: {question.gold}\n  said: {result.said[:400]}"
-        )
+        print(f"\n[{question.label}] {result.why}\n  {clock}  {question.text}")
+        print(f"  gold: {question.gold}\n  said: {result.said[:400]}")
 
 
 def export(timeline: Timeline, path: Path) -> None:
