@@ -29,6 +29,7 @@ from gigafactory.feed.x_state import SpentError, XState
 PUBLIC = "https://api.x.com"
 RULES = "/2/tweets/search/stream/rules"
 POSTS = "posts"
+OVERLAP_S = 10.0  # between a gap and the stream after it: when X begins to send is not exactly when it answers
 # authors are included, since a post is shown with its author; referenced posts are not: each is charged
 FIELDS = {
     "tweet.fields": "author_id,created_at,edit_history_tweet_ids,lang,note_tweet,referenced_tweets,withheld",
@@ -140,7 +141,7 @@ class XConnector:
     async def _opened(self, at: float, gap_since: float | None) -> None:
         def work() -> list[Event]:
             if gap_since is not None:
-                self.state.missing(gap_since, at)
+                self.state.missing(gap_since, at + OVERLAP_S)
             if gap_since is not None or POSTS not in self.state.read_to:
                 self.state.read_to[POSTS] = at
             return []

@@ -41,7 +41,7 @@ class Problem:
 
     @property
     def crowded(self) -> bool:
-        return self.kind == "streaming-connection" or "TooManyConnections" in self.detail
+        return "TooManyConnections" in self.detail or "maximum allowed connection" in self.detail
 
     def __str__(self) -> str:
         return ": ".join(part for part in (self.title or self.kind, self.detail) if part) or "an unnamed error"
