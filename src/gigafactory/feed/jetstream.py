@@ -7,6 +7,7 @@ deleted, suspended and deactivated accounts, and repositories that were put toge
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections import OrderedDict
@@ -18,14 +19,14 @@ from urllib.parse import urlencode, urlsplit
 
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Clock, Emit, Health
+from gigafactory.feed.fetch import keep_connected
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
-from gigafactory.feed.stream import Failure, delay_s
 
 # The public servers, tried in turn. Each numbers and times its events by itself.
 PUBLIC = tuple(f"wss://jetstream{n}.us-{side}.bsky.network/subscribe" for side in ("east", "west") for n in (2, 1))
@@ -38,7 +39,7 @@ LONGEST_FRAME = 4 << 20  # bytes
 BATCH = 500  # events that are there at once go together, up to so many
 HANDLES = 50_000  # of accounts whose identity events passed by are remembered
 MOST_DIDS = 10_000
-TURN_AFTER = 3  # failures in a row before the next public server is tried
+TRIES = 3  # connections to one public server before the next one has its turn
 
 _TID = "234567abcdefghijklmnopqrstuvwxyz"
 
@@ -87,33 +88,20 @@ class Jetstream:
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
         self._place = Place.of(cursor)
-        turn, failures = 0, 0
-        while True:
-            url = self._urls[turn % len(self._urls)]
-            heard = self.health.last_line_at
+        turns = itertools.count()
+        url = self._urls[0]
+
+        async def once() -> None:
+            nonlocal url
+            url = self._urls[next(turns) // TRIES % len(self._urls)]
             try:
                 await self._read(url, emit)
             except CursorRefusedError as error:
                 self._by_time = True
                 self.health.error(str(error), self._clock.now())
-                continue
-            except TimeoutError:
-                failure, why = Failure.STALLED, f"nothing came for {SILENCE_S:g} s"
-            except InvalidStatus as error:
-                failure, why = self._http(error)
-            except ConnectionClosed as error:
-                close = error.rcvd
-                why = f"closed by the server: {close.code} {close.reason}".strip() if close else "the connection broke"
-                failure = Failure.CLOSED if close else Failure.NETWORK
-            except (OSError, InvalidHandshake) as error:
-                failure, why = Failure.NETWORK, str(error) or type(error).__name__
-            failures = 1 if self.health.last_line_at != heard else failures + 1
-            self.health.connected = False
-            self.health.reconnects += 1
-            self.health.error(f"{urlsplit(url).netloc}: {why}", self._clock.now())
-            if failures % TURN_AFTER == 0:
-                turn += 1
-            await self._clock.sleep(delay_s(failure, failures))
+                await self._read(url, emit)
+
+        await keep_connected(once, lambda: urlsplit(url).netloc, self.health, self._clock, final=len(self._urls) == 1)
 
     async def _read(self, url: str, emit: Emit) -> None:
         """One connection, until it raises why it is over."""
@@ -180,13 +168,6 @@ class Jetstream:
             if read.us:
                 understood.append(read)
         return understood, over
-
-    def _http(self, error: InvalidStatus) -> tuple[Failure, str]:
-        status = error.response.status_code
-        why = f"HTTP {status} {plain((error.response.body or b'')[:200].decode('utf-8', 'replace'))}".strip()
-        if status in (400, 401, 403, 404, 410) and len(self._urls) == 1:
-            raise UserError(f"{urlsplit(self._urls[0]).netloc}: the server refuses: {why}") from None
-        return Failure.RATE if status == 429 else Failure.SERVER, why
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,12 @@ def plain(text: str, limit: int = LONGEST_TEXT) -> str:
     return _CONTROLS.sub("", text).strip()
 
 
+def web_address(text: object) -> str:
+    """An address that a page may link to; "" for what is none, such as javascript:."""
+    address = plain(text, 2000) if isinstance(text, str) else ""
+    return address if address.lower().startswith(("https://", "http://")) and " " not in address else ""
+
+
 def strip_html(html: str, limit: int = LONGEST_TEXT) -> str:
     """The text that a reader of this HTML sees: entities resolved, paragraphs and breaks as line ends, no scripts."""
     parser = _Text()

@@ -24,7 +24,7 @@ from typing import Any
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Clock, Emit, Health
-from gigafactory.feed.plain import plain
+from gigafactory.feed.plain import plain, web_address
 from gigafactory.feed.post import EVERY_REVISION, Delete, DeleteAuthor, Event, Post, Restore
 from gigafactory.feed.store import Store
 from gigafactory.files import disk_errors
@@ -251,7 +251,7 @@ def _post(record: dict[str, Any], op: str, t: float, source: str, train_ok: bool
         created_at=_time(record, "created_at", t),
         seen_at=t,
         text=plain(_text(record, "text")),
-        url=_text(record, "url", ""),
+        url=web_address(_text(record, "url", "")),
         lang=_text(record, "lang", ""),
         also=_texts(record, "also"),
         refs=_texts(record, "refs"),
