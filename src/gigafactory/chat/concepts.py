@@ -11,53 +11,53 @@ from gigafactory.chat.tokens import Token, tokens
 
 # concept: the words and phrases that may say it. A word may stand in several lines.
 FAMILY_LINES = """
-close: close, shut, shutdown, shutter, shut down, seal off, cordon off, off limits, barricade, block off, blocked, no access, out of service, suspend
-open: open, reopen, back open, unlock, inaugurate, accessible, open again, reopening, in service again, opens its doors
+close: close, shut, shutdown, shutter, shut down, seal off, cordon off, off limits, barricade, block off, blocked, no access, out of service, suspend, gesperrt, sperrung, geschlossen, schliesst, cerrado, cerrada, cierre, cierra, cerrados, ferme, fermee, fermeture, fermes, chiuso, chiusa, chiusura, fechado, fechada, fechamento, gesloten, zamkniety, stangd, 閉鎖, 通行止め, 封鎖, 閉館, 休業, 关闭, 關閉, 封闭, 폐쇄, 통제
+open: open, reopen, back open, unlock, inaugurate, accessible, open again, reopening, in service again, opens its doors, geoffnet, offnet, eroffnet, eroffnung, abierto, abierta, abre, reabre, apertura, ouvert, ouverte, ouvre, rouvre, ouverture, aperto, aperta, apre, aberto, aberta, abre, open, geopend, 再開, 開通, 開業, 開館, 开放, 開放, 重开, 재개
 restore: restore, resolve, fix, recover, repair, mitigate, back online, back up, back to normal, up again, online again, working again, return to service, service is back, restoration, resume, normal service
-outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down, go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost power
+outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down, go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost power, ausgefallen, ausfall, storung, stoerung, stromausfall, gestort, offline, caida, caido, apagon, corte, sin servicio, sin luz, panne, coupure, en panne, hors service, guasto, blackout, fora do ar, queda, storing, 障害, 停電, 不具合, 中断, 故障, 停电, 宕机, 장애, 정전
 fault: cause, because, reason, due, trigger, blame, root, fault, failure, lead, after, behind, stem from
-launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available
+launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available, startet, gestartet, start, lanza, lanzamiento, despega, despegue, lance, lancement, decolle, lancio, lancia, lancamento, 打ち上げ, 発射, 発売, 発射, 发射, 发布, 발사, 출시, t-0, leave the pad, heads up, on its way, fly
 scrub: scrub, abort, call off, stand down, hold, cancel
-delay: delay, postpone, push back, slip, reschedule, move, defer, put off, late, hold up, behind schedule, new date, now set for, pushed, shift
-cancel: cancel, scrap, call off, abandon, drop, axe, annul, shelve, off
+delay: delay, postpone, push back, slip, reschedule, move, defer, put off, late, hold up, behind schedule, new date, now set for, pushed, shift, verschoben, verspatet, verzogert, aplazado, retrasado, retraso, retrasa, reporte, retarde, rinviato, adiado, uitgesteld, 延期, 遅延, 推迟, 연기, slides, nudged, not before, no earlier than
+cancel: cancel, scrap, call off, abandon, drop, axe, annul, shelve, off, abgesagt, cancelado, cancelada, suspendido, annule, annulee, annullato, 中止, 取消, 취소
 schedule: schedule, plan, set, due, expect, slate, target, date, time, begin, start, take place, kick off, planned, timetable
 begin: begin, start, kick off, get underway, commence, open, under way, launch, onset
 end: end, finish, conclude, wrap up, over, stop, halt, cease, final whistle, close, last, complete
-win: win, beat, defeat, victory, victor, take, clinch, triumph, claim, edge, seal, thrash, rout, champion, overcome, top, winner, prevail, title, gold, crown, knock out, down, see off, come out on top, sink, stun, sweep
+win: win, beat, defeat, victory, victor, take, clinch, triumph, claim, edge, seal, thrash, rout, champion, overcome, top, winner, prevail, title, gold, crown, knock out, down, see off, come out on top, sink, stun, sweep, gewinnt, gewonnen, sieg, siegt, gana, gano, ganador, gagne, remporte, vainqueur, vince, vinto, vence, venceu, wint, 優勝, 勝利, 勝ち, 获胜, 夺冠, 우승
 lose: lose, defeat, fall to, beat, go down to, out, relegate, runner up, losing
 draw: draw, tie, level, stalemate, all square, share the points
-score: score, result, final, full time, ft, half time, ht, finish, end, win, beat, draw, goal, point, at the whistle, tally, scoreline, make it, whistle
+score: score, result, final, full time, ft, half time, ht, finish, end, win, beat, draw, goal, point, at the whistle, tally, scoreline, make it, whistle, ergebnis, endstand, endet, resultado, marcador, acaba, resultat, termine, risultato, finisce, 試合終了, スコア, 比分, 结果, 결과, it ends, ended, end, result, full-time
 goal: goal, score, net, header, penalty, strike, scorer, scored, slot, find the net, on target, equaliser, winner
 play: play, face, meet, match, game, versus, vs, v, against, take on, fixture, host, opponent, derby
 match: match, game, fixture, final, tie, clash, derby, contest, meeting
-vote: vote, ballot, poll, election, elect, referendum, motion, tally, approve, reject, pass, decision, verdict, majority, in favour, against, measure, ayes, yes, no, council
-pass: pass, approve, adopt, back, carry, endorse, agree, vote for, go through, vote in favour, clear, green light, accept, ratify, in favour
-reject: reject, fail, vote down, defeat, block, turn down, refuse, veto, throw out, against, deny, kill
+vote: vote, ballot, poll, election, elect, referendum, motion, tally, approve, reject, pass, decision, verdict, majority, in favour, against, measure, ayes, yes, no, council, abstimmung, stimmen, abgestimmt, votacion, votos, vota, votan, voto, votes, scrutin, voix, votazione, voti, votacao, stemming, 投票, 可決, 否決, 表决, 投票, 표결, by a vote of, came down
+pass: pass, approve, adopt, back, carry, endorse, agree, vote for, go through, vote in favour, clear, green light, accept, ratify, in favour, angenommen, beschlossen, billigt, aprueba, aprobado, aprobada, adopte, approuve, approvato, aprovado, aangenomen, 可決, 承認, 通过, 가결, went through, sail through, squeak through, gets the nod, say yes to
+reject: reject, fail, vote down, defeat, block, turn down, refuse, veto, throw out, against, deny, kill, abgelehnt, rechaza, rechazado, rejette, rejete, respinto, rejeitado, 否決, 否决, 부결
 turnout: turnout, participation, turn out, voter, cast, voted
-appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, new, join, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, assume, designate, unveil, announce, confirm, succession, chosen
-resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out
+appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, new, join, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, assume, designate, unveil, announce, confirm, succession, chosen, ernannt, neuer, neue, nombrado, nombrada, nombra, nuevo, nueva, nomme, nommee, nouveau, nouvelle, nominato, nominata, nomeado, nomeada, benoemd, 就任, 任命, 选为, 当选, 當選, 当選, 임명, landed, picked, takes the reins, reins, helm, hands over to, promoted to, is now, named as, chosen as
+resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out, tritt zuruck, rucktritt, dimite, dimision, dimitio, demissionne, demission, si dimette, dimissioni, demite, renuncia, treedt af, 辞任, 退任, 辞职, 사임, leaving, out as, on the way out, out the door, part company, walk away, walks
 dismiss: dismiss, fire, sack, oust, remove, let go, part ways, lay off, layoff, cut, redundancy, job cuts
-head: head, chief, boss, leader, director, ceo, president, chair, chairman, chairwoman, chairperson, manager, executive, principal, commissioner, top job, lead, run, captain, governor
+head: head, chief, boss, leader, director, ceo, president, chair, chairman, chairwoman, chairperson, manager, executive, principal, commissioner, top job, lead, run, captain, governor, chef, chefin, leiter, leiterin, vorsitzende, vorsitzender, jefe, jefa, directora, presidente, presidenta, directeur, directrice, patron, capo, direttore, diretor, 社長, 会長, 長官, 局长, 主席, top, managing director, md, top post, top role, in charge, acting, leadership, reins, helm
 coach: coach, manager, trainer, head coach, in charge, boss
 mayor: mayor, city hall, mayoral
 minister: minister, secretary, cabinet, ministry
-person: person, people, resident, passenger, visitor, attendee, worker, employee, staff, patient, student, spectator, fan, protester, man, woman, guest, participant, customer, household, home, crowd, member, commuter, individual, attendance, runner, traveller, tourist
-attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audience, draw, gather, visitor, come, present, people, fan, sell out, packed, capacity, guest, marcher, protester, join, march, participate, take part, turn up, pack, fill, in the stands, through the gates, gate
-injure: injure, hurt, wound, hospital, casualty, injury, treat, taken to hospital, stretcher, ambulance
-die: die, dead, kill, death, fatal, fatality, toll, lose their lives, death toll, victim, pass away, claim lives, deadly
+person: person, people, resident, passenger, visitor, attendee, worker, employee, staff, patient, student, spectator, fan, protester, man, woman, guest, participant, customer, household, home, crowd, member, commuter, individual, attendance, runner, traveller, tourist, personen, menschen, leute, personas, gente, personnes, gens, persone, pessoas, mensen, 人が, 名が, 人の, 万人, soul, folk, folks, attendee, evacuee, inhabitant, employee, individual
+attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audience, draw, gather, visitor, come, present, people, fan, sell out, packed, capacity, guest, marcher, protester, join, march, participate, take part, turn up, pack, fill, in the stands, through the gates, gate, zuschauer, besucher, asistentes, espectadores, spectateurs, visiteurs, spettatori, 観客, 来場者, 观众, 관객, on the streets, marched, took to the streets, turned out, in the crowd
+injure: injure, hurt, wound, hospital, casualty, injury, treat, taken to hospital, stretcher, ambulance, verletzt, verletzte, heridos, herido, heridas, blesses, blesse, feriti, ferito, feridos, gewond, 負傷, けが, 怪我, 重傷, 受伤, 부상, casualties, hospitalised, hospitalized
+die: die, dead, kill, death, fatal, fatality, toll, lose their lives, death toll, victim, pass away, claim lives, deadly, tote, getotet, gestorben, muertos, muerto, fallecidos, morts, mort, tues, decedes, morti, mortos, doden, 死亡, 死者, 遇难, 사망
 miss: miss, missing, unaccounted, lost, not found
 rescue: rescue, save, pull from, evacuate, free, airlift, winch
-evacuate: evacuate, evacuation, clear, leave, displace, shelter, flee, out of their homes, ordered out
+evacuate: evacuate, evacuation, clear, leave, displace, shelter, flee, out of their homes, ordered out, evakuiert, evacuados, evacuadas, evacues, evacuees, evacuati, geevacueerd, 避難, 疏散, 撤离, 대피, had to leave, have to leave, moved out, sent out, got out, cleared out, brought out, told to go, told to leave
 arrest: arrest, detain, custody, charge, police hold, held, apprehend, suspect
-fire: fire, blaze, burn, flame, inferno, smoke, wildfire, alight, ablaze, contain, containment
+fire: fire, blaze, burn, flame, inferno, smoke, wildfire, alight, ablaze, contain, containment, feuer, brand, brennt, incendio, fuego, incendie, feu, incendio, incendi, 火災, 火事, 火灾, 화재
 flood: flood, water, inundate, overflow, submerge, level, river, swamp, under water, burst
 storm: storm, hurricane, cyclone, typhoon, gale, wind, tempest, weather, gust
-quake: earthquake, quake, tremor, magnitude, aftershock, shake, seismic, richter
-magnitude: magnitude, strong, strength, size, measure, richter, power
+quake: earthquake, quake, tremor, magnitude, aftershock, shake, seismic, richter, erdbeben, beben, terremoto, sismo, seisme, tremblement, 地震, 지진
+magnitude: magnitude, strong, strength, size, measure, richter, power, starke, magnitud, マグニチュード, 震级, 震級, 규모
 crash: crash, collide, collision, accident, wreck, derail, derailment, pile up, smash, hit, incident
 attack: attack, strike, bomb, shoot, assault, raid
 damage: damage, destroy, wreck, ruin, loss, hit, collapse, cost
-price: price, cost, charge, fee, fare, ticket, priced, sell for, pay, starts at, retail, worth, rate, toll, buy, admission, go for, sticker, tag, entry, euro, dollar, pound
+price: price, cost, charge, fee, fare, ticket, priced, sell for, pay, starts at, retail, worth, rate, toll, buy, admission, go for, sticker, tag, entry, euro, dollar, pound, preis, kostet, precio, cuesta, prix, coute, prezzo, costa, preco, custa, prijs, 価格, 値段, 円, 价格, 가격, valued, for sale, set you back, shell out, pay, charge, worth, sold for, valuation
 money: money, cost, budget, fund, pay, spend, price, raise, worth, value, deal, sum, amount, invest, total, fee, bill, revenue, profit, fine, grant, funding, investment, award, bid, financing, backing, secure, round, receive, donation, donate, collect
 raise: raise, collect, secure, bring in, fund, donate, gather, round, funding, land, close, net
 buy: buy, acquire, purchase, takeover, take over, merge, acquisition, snap up, bid, deal, buyer, buyout
@@ -71,7 +71,7 @@ say: say, tell, state, write, post, tweet, comment, claim, announce, remark, quo
 decide: decide, rule, choose, determine, decision, verdict, ruling, judgment, vote
 sign: sign, ink, transfer, join, deal, agree, contract, recruit, snap up, seal, move
 agree: agree, deal, agreement, accord, pact, settle, truce, contract, sign, treaty
-strike: strike, walkout, walk out, industrial action, stoppage, picket
+strike: strike, walkout, walk out, industrial action, stoppage, picket, streik, streiken, huelga, greve, sciopero, staking, ストライキ, スト, 罢工, 파업, down tools, picketing, walk off, walked off
 protest: protest, demonstration, rally, march, demonstrate, protester, demo, sit in
 record: record, high, best, fastest, most, largest, ever
 finish: finish, place, rank, position, complete, come, end, cross the line, time, clock, podium
@@ -95,8 +95,8 @@ level: level, height, stand, metre, depth, gauge, crest, peak
 weight: weight, heavy, weigh, kg, kilogram, tonne, ton
 distance: distance, far, km, kilometre, mile, away, metre
 share: share, percent, percentage, proportion, %, rate, portion, fraction
-customer: customer, home, household, user, subscriber, people, resident, client, property, business, account, connection, premise
-affect: affect, hit, impact, without, lose, experience, suffer, disrupt, leave, knock
+customer: customer, home, household, user, subscriber, people, resident, client, property, business, account, connection, premise, kunden, kunde, nutzer, haushalte, clientes, cliente, usuarios, usuario, hogares, clients, abonnes, utilisateurs, foyers, utenti, clienti, klanten, gebruikers, 利用者, 世帯, 顧客, ユーザー, 用户, 客户, 고객
+affect: affect, hit, impact, without, lose, experience, suffer, disrupt, leave, knock, betroffen, afectados, afectadas, afectado, afecta, touches, concernes, touche, colpiti, afetados, getroffen, 影響, 影响, 受影响, sin, without service, cut off, reporting problems, in trouble
 region: region, area, city, town, district, state, county, neighbourhood, zone, street, part
 lane: lane, road, street, bridge, tunnel, carriageway, highway, motorway, route, junction, crossing
 detour: detour, divert, diversion, reroute, alternative, instead, use, via, avoid
@@ -113,11 +113,11 @@ hospital: hospital, clinic, medical, ward, health centre
 police: police, officer, cop, force, sheriff, constable, authority
 government: government, state, authority, council, administration, official, ministry, parliament, senate, congress
 law: law, bill, act, measure, legislation, rule, ban, ordinance, proposal, motion, bylaw, regulation, plan
-ban: ban, prohibit, forbid, bar, outlaw, block
+ban: ban, prohibit, forbid, bar, outlaw, block, verbot, verboten, prohibicion, prohibido, interdit, interdiction, vietato, divieto, 禁止, 금지
 court: court, judge, trial, ruling, verdict, jury, case, sentence, lawsuit, appeal
 sentence: sentence, jail, prison, year, term, convict, guilty
 sick: sick, ill, illness, infect, case, disease, virus, outbreak, patient, infection
-recall: recall, withdraw, pull, take back, return
+recall: recall, withdraw, pull, take back, return, ruckruf, ruft zuruck, retira, retirada, rappel, rappelle, richiamo, 回収, リコール, 召回, 리콜, send back, stop using, taken back, called back
 product: product, device, phone, app, model, gadget, version, item
 feature: feature, function, support, include, add, come with, new, offer
 software: software, app, update, version, release, patch, build
@@ -128,9 +128,16 @@ exhibition: exhibition, exhibit, show, display, gallery, museum
 film: film, movie, picture, premiere, screening
 book: book, novel, title, publish
 album: album, record, single, song, track, release
-prize: prize, award, medal, trophy, honour, win, winner, cup
-star: star, lead, cast, headline, headliner, headlining, feature, top the bill
+prize: prize, award, medal, trophy, honour, win, winner, cup, preis, premio, prix, 賞, 奖, collect, bag, take home, took home, go to, goes to, went to, recipient, laureate, honoured, honored, picked up, receive, got, get, earn
+headline: headline, headliner, main act, top act, lead act, star act, top of the bill, top the bill, tops the bill, closing act, close the show, main attraction, biggest name, star, headlining, headlined, play, perform, lead, big name
+buyer: buy, buyer, purchaser, acquirer, acquire, take over, takeover, purchase, own, new owner, snap up, bid, win control, swallow, merge, bought, kauft, compra, rachete, achete, acquista, 買収, 收购, 인수
+worker: worker, staff, employee, nurse, driver, member, striker, people, teacher, crew, labour, workforce, union, arbeiter, trabajadores, ouvriers, travailleurs, lavoratori, 従業員, 工人, 職員, 노동자
+unit: unit, item, device, product, piece, model, stuck, geräte, unidades, appareils, pezzi, 台, 件
+refund: refund, money back, get back, compensate, compensation, reimburse, voucher, back, returned, rebate, repay
+agenda: demand, want, ask, call for, raise, over, about, issue, dispute, pay, claim, grievance
+sponsor: sponsor, fund, back, support, finance, partner, donor
 weather: weather, rain, snow, sun, wind, forecast, storm
+star: star, lead, cast, headline, headliner, headlining, feature, top the bill
 power: power, electricity, grid, energy, megawatt
 water: water, supply, main, drink, tap
 use: use, utilise, adopt, apply

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from gigafactory.chat.hedges import STOP
 from gigafactory.chat.question import Kind
-from gigafactory.chat.reading import Reading, Sentence
+from gigafactory.chat.reading import Reading, Sentence, chatty
 from gigafactory.chat.retrieve import same_words
 from gigafactory.chat.slots import Slot, Value, exclude
 from gigafactory.feed.post import Post
@@ -89,28 +89,28 @@ def settle(statements: Sequence[Statement], kind: Kind, most: int) -> Settled:
     if not facts:
         return Settled(doubtful=doubtful)
     surest = max(one.trust for one in facts)
-    best = max(one.quality for one in facts)
-    facts = [one for one in facts if one.quality >= CLOSE * best and one.trust >= 0.5 * surest]
+    facts = [one for one in facts if one.trust >= 0.5 * surest]
     facts.sort(key=lambda one: (one.at, one.quality, one.post.id))
     fallen, by = _taken_back(facts, kind)
     standing = [one for one in facts if id(one) not in fallen]
     if not standing:
         return Settled(doubtful=doubtful, withdrawn=tuple(facts))
-    newest = _newest(standing, kind)
+    best = max(one.quality for one in standing)
+    standing = [one for one in standing if one.quality >= CLOSE * best]
     if kind is Kind.NEWS:
-        return _news(standing, newest, facts, most, doubtful)
+        return _news(standing, [(one, by[id(one)]) for one in facts if id(one) in fallen], most, doubtful)
+    if kind is Kind.AUTHOR:  # who said it first
+        standing.sort(key=lambda one: (-round(one.quality, 1), one.at))
+        return Settled(tuple(standing), (), doubtful)
+    newest = _newest(standing, kind)
     same = [one for one in standing if one is not newest and agree(one.slot.value, newest.slot.value, kind)]
     same.sort(key=lambda one: (-one.quality, -one.at))
     replaced = []
     shown: list[Value] = []
     for one in reversed(facts):
-        if (
-            one is newest
-            or agree(one.slot.value, newest.slot.value, kind)
-            or not conflict(one.slot.value, newest.slot.value, kind)
-        ):
+        if one is newest or one.quality < 0.5 * best or agree(one.slot.value, newest.slot.value, kind):
             continue
-        if any(agree(one.slot.value, value, kind) for value in shown):
+        if not conflict(one.slot.value, newest.slot.value, kind) or any(agree(one.slot.value, v, kind) for v in shown):
             continue
         shown.append(one.slot.value)
         replaced.append((one, by.get(id(one), newest)))
@@ -127,7 +127,9 @@ def agree(one: Value, other: Value, kind: Kind) -> bool:
 
 def conflict(one: Value, other: Value, kind: Kind) -> bool:
     """Can both not hold? Of names, times and places: they share nothing. Of states: opposites."""
-    if kind in (Kind.STATE, Kind.NEWS, Kind.FACT):
+    if kind is Kind.NEWS:
+        return _news_conflict(one, other)
+    if kind in (Kind.STATE, Kind.FACT):
         return exclude(one, other)
     if kind in (Kind.WHO, Kind.WHEN, Kind.WHERE):
         return not set(one) & set(other)
@@ -150,41 +152,60 @@ def _taken_back(facts: Sequence[Statement], kind: Kind) -> tuple[set[int], dict[
         for other in facts:
             if other is correction or (other.at > correction.at and other.corrects):
                 continue
-            if conflict(other.slot.value, correction.slot.value, kind) and any(
-                agree(other.slot.value, value, kind) for value in wrong
-            ):
+            if _wrong(other, correction, wrong, kind):
                 fallen.add(id(other))
                 by[id(other)] = correction
     return fallen, by
 
 
-def _newest(standing: Sequence[Statement], kind: Kind) -> Statement:
-    """The newest; of those that say the same within an hour, the one that fits the question best."""
-    newest = max(standing, key=lambda one: (one.at, one.quality, one.post.id))
+def _wrong(other: Statement, correction: Statement, wrong: Sequence[Value], kind: Kind) -> bool:
     if kind is Kind.NEWS:
-        return newest
-    alike = [one for one in standing if agree(one.slot.value, newest.slot.value, kind) and one.at <= newest.at]
+        told = set(other.slot.value)
+        return any(set(value) <= told for value in wrong) and not other.slot.former
+    return conflict(other.slot.value, correction.slot.value, kind) and any(
+        agree(other.slot.value, value, kind) for value in wrong
+    )
+
+
+def _newest(standing: Sequence[Statement], kind: Kind) -> Statement:
+    """The newest value; of the posts that give it, the one that fits the question best."""
+    newest = max(standing, key=lambda one: (one.at, one.quality, one.post.id))
+    alike = [one for one in standing if agree(one.slot.value, newest.slot.value, kind)]
     return max(alike, key=lambda one: (round(one.quality, 2), one.at, one.post.id), default=newest)
 
 
-def _news(standing: Sequence[Statement], newest: Statement, facts: Sequence[Statement], most: int,
+def _news_conflict(one: Value, other: Value) -> bool:
+    """Opposite states, or another figure of the same kind where each tells but one."""
+    states = [tuple(part.removeprefix("state ") for part in v if part.startswith("state ")) for v in (one, other)]
+    if exclude(*states):
+        return True
+    for kind in ("pair", "percent", "usd", "eur", "gbp", "jpy", "inr", "count"):
+        mine, its = ({part for part in value if part.startswith(kind + " ")} for value in (one, other))
+        if len(mine) == 1 and len(its) == 1 and mine != its:
+            return True
+    return False
+
+
+def _news(standing: Sequence[Statement], fallen: Sequence[tuple[Statement, Statement]], most: int,
           doubtful: tuple[Statement, ...]) -> Settled:  # fmt: skip
     """The newest statements that tell different things; what a newer one excludes is replaced by it."""
-    told: list[Statement] = [newest]
-    replaced: list[tuple[Statement, Statement]] = []
-    for one in sorted(standing, key=lambda one: (-one.at, -one.quality)):
-        if one is newest or len(told) >= most:
-            continue
+    told: list[Statement] = []
+    replaced = list(fallen)
+    plain = [one for one in standing if one.slot.value and not chatty(one.sentence.text)]
+    for one in sorted(plain, key=lambda one: (-one.at, -one.quality)):
         opposed = next((newer for newer in told if conflict(one.slot.value, newer.slot.value, Kind.NEWS)), None)
         if opposed is not None:
             replaced.append((one, opposed))
-        elif all(_differs(one, other) for other in told):
+        elif len(told) < most and all(_differs(one, other) for other in told):
             told.append(one)
-    return Settled(tuple(told), tuple(replaced[:3]), doubtful)
+    distinct = {same_words(old.reading): (old, new) for old, new in replaced}
+    return Settled(tuple(told), tuple(distinct.values())[:3], doubtful)
 
 
 def _differs(one: Statement, other: Statement) -> bool:
-    """Do two statements tell different things? By their content words."""
+    """Do two statements tell different things? By what they tell, then by their content words."""
+    if set(one.slot.value) <= set(other.slot.value):
+        return False
     mine, its = (
         {t.stem for t in s.sentence.tokens if t.kind in ("word", "number") and t.word not in STOP} for s in (one, other)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,6 +11,15 @@ from gigafactory.chat.hedges import STOP
 from gigafactory.chat.question import Asked, Kind, Term
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
+
+
+_DATE_WORD = re.compile(
+    r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september|october|"
+    r"november|december|utc|gmt|today|tomorrow|yesterday|tonight"
+)
+
+
+_UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,32 +109,28 @@ def _beside(reading: Reading, asked: Asked) -> float:
 
 
 def _fits(tokens: Sequence[Token], place: int, head: Term | None, mine: set[str]) -> float:
-    after = tokens[place + 1] if place + 1 < len(tokens) else None
-    if (
-        after is None
-        or after.kind not in ("word", "number")
-        or after.start - tokens[place].end > 1
-        or (tokens[place].text[-1] in "'s’"
-        and "'" in tokens[place].text.replace("’", "'"))
-    ):
+    """How well the name at `place` is the one asked for, by what follows it."""
+    while True:
+        after = _joined(tokens, place)
+        if after is None or not (after.word in mine or after.stem in mine):
+            break
+        place += 1
+    if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
         return 1.0
-    if after.word in mine or after.stem in mine:
-        return 1.0
-    if head is not None and head.concepts and head.stem != after.stem:
-        shared = FAMILIES.get((after.stem,), frozenset()) & head.concepts
-        if shared and after.word not in STOP and not OPPOSITES.get(after.stem):
-            return 0.3  # Northgate tunnel, where the Northgate bridge is asked
-    if after.kind == "word" and after.text[0].isupper() and not tokens[place].text.isupper():
-        return 0.45 if head is not None else 0.75  # Northgate Arena
-    if (
-        after.kind == "number"
-        and len(after.text) <= 3
-        and head is None
-        and after.text.isdigit()
-        and place + 2 >= len(tokens)
-    ):
-        return 0.9
+    shared = FAMILIES.get((after.stem,), frozenset())
+    if head is not None and head.stem != after.stem and shared & head.concepts and not OPPOSITES.get(after.stem):
+        return 0.3  # Northgate tunnel, where the Northgate bridge is asked
+    if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
+        return 0.45 if head is not None or place else 0.75  # Northgate Arena
     return 1.0
+
+
+def _joined(tokens: Sequence[Token], place: int) -> Token | None:
+    """The word right behind token `place`, none where a sign or a possessive stands between."""
+    if place + 1 >= len(tokens) or "'" in tokens[place].text.replace("’", "'"):
+        return None
+    after = tokens[place + 1]
+    return after if after.kind in ("word", "number") and after.start - tokens[place].end <= 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +191,9 @@ class _Said:
         places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
         if places:
             return 0.8, places
-        if kind in (Kind.STATE, Kind.FACT) and term.stem in OPPOSITES:
+        # "closed until Friday" says when it reopens
+        ends = kind is Kind.WHEN and not self.words.isdisjoint(_UNTIL)
+        if (ends or kind in (Kind.STATE, Kind.FACT)) and term.stem in OPPOSITES:
             line = OPPOSITES[term.stem][0]
             places = {i for i, t in enumerate(self.tokens) if t.stem in OPPOSITES and OPPOSITES[t.stem][0] == line}
             if places:

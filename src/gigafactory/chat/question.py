@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from dataclasses import dataclass
 from datetime import UTC, tzinfo
@@ -74,7 +75,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.NEWS, r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up with|the news|the situation)\b"),
     (Kind.NEWS, r"\b(?:latest|news|updates?|summar\w+|catch me up|tell me about|what do (?:we|you) know|what about|developments?|situation)\b(?!.*\b(?:how many|how much|who|when|where)\b)"),
     (Kind.WHY, r"^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b"),
-    (Kind.SCORE, r"\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
+    (Kind.SCORE, r"\bby how many (?:votes|goals|points|runs|seats)\b|\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
     (Kind.NUMBER, r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|deep|wide|often|loud|expensive|quickly)\b"),
     (Kind.WHEN, r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
     (Kind.WHERE, r"\bwhere\b|\b(?:what|which|in what|in which|at which|at what) (?:\w+ )?(?:place|venue|location|site|city|town|country|state|station|stadium|hall|spot|building|airport|port|hospital|neighbou?rhood|district|village|street|road)\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:venue|location|site|address)\b"),
@@ -82,6 +83,10 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.NUMBER, r"\bat what (?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
     (Kind.WHO, r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|bidder|athlete|coach|scorer)\b|\bwhat(?:'s| is| was) the name of\b|\bname of the\b"),
 )  # fmt: skip
+_WROTE = re.compile(
+    r"\b(?:who|whose|which|when|where|what time|source|sa(?:id|ys?)|post\w*|tweet\w*|wr(?:ote|ite|itten)|link|author|account|"
+    r"handle|quote\w*|words|original\w*|from|url|find)\b|誰|だれ|谁|いつ|quien|wer|qui\b|wann|quand|cuando"
+)
 _YES_NO = re.compile(
     r"^(?:\W*(?:so|and|but|hey|ok|tell me|do you know|can you tell me)\W+)*(?:whether |if )?(?:is|are|was|were|did|does|do|has|have|had|"
     r"will|won't|can|could|should|would|isn't|aren't|wasn't|weren't|didn't|doesn't|hasn't|haven't)\b"
@@ -103,12 +108,28 @@ _SAID = re.compile(
     re.IGNORECASE,
 )
 _ACCORDING = re.compile(r"\baccording to (?P<who>@\w+(?:[.\-]\w+)*)", re.IGNORECASE)
+_ENDS = re.compile(r"[.!?？。](?=\s|$)\s*")
+_MANNER = re.compile(
+    r"\s*(?:please|pls|answer|reply|respond|keep|be|use|cite|give|just|thanks?|thank you|cheers|no |only|short|brief|briefly|"
+    r"in (?:one|a few|\d+|short|brief|plain)|one (?:sentence|line|word)|with sources?|sources? please|i need|i want|quick|asap|"
+    r"hi|hello|hey|good (?:morning|evening|afternoon|day))\b(?![^.!]*\b(?:who|what|when|where|why|how|which)\b)[^?？]*[.!]?\s*$",
+    re.IGNORECASE,
+)
+_PREAMBLE = re.compile(
+    r"\s*(?:(?:hi|hello|hey|ok|okay|so|well|and|but|also|please|pls|sorry|excuse me|quick question|question|grok|@grok)\b[\s,:;!.\-–—]*"
+    r"|(?:do|does|did|could|can|would|will|may) (?:you|anyone|anybody|someone|somebody|i|we) (?:\w+ )?(?:know|tell me|say|remind me|explain|find out|check|"
+    r"look up|ask|help me with|please tell me)\b(?: me| us)?(?: if| whether)?[\s,:;\-–—]*"
+    r"|(?:i (?:was |am |'m )?(?:wonder(?:ing)?|want(?:ed)? to know|'d like to know|would like to know|need to know|curious)|tell me|let me know|remind me|any idea|"
+    r"any chance you know|just wondering|i'd like to know)\b(?! about)[\s,:;\-–—]*)",
+    re.IGNORECASE,
+)
 _QUOTES = re.compile(
     r'"([^"]{2,})"|“([^”]{2,})”|«([^»]{2,})»|「([^」]{2,})」|„([^“”]{2,})[“”]|(?<!\w)\'([^\']{8,})\'(?!\w)'
 )
 
 # what a "how ..." or "what ..." measures
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"\bhow many\b", ()),
     (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|fee|fare|budget|salary|revenue|profit|fine|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|line|queue|trail|pipeline|run|race)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
@@ -117,18 +138,269 @@ _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bhow heavy\b|\bweight\b", ("kg",)),
     (r"\bhow (?:hot|cold|warm)\b|\btemperature\b", ("°", "°c", "°f")),
 )  # fmt: skip
+_QUESTION_WORDS = frozenset(
+    "who whom whose what when where why how which is are was were do does did has have had will would can could should "
+    "please tell i the a an in on at for of to and or by from with since after before during until it this that there "
+    "any whether if".split()
+)
 _FLUFF = frozenset(
-    ["please", "tell", "know", "give", "show", "find", "ask", "question", "anyone", "somebody", "someone", "everyone", "anything", "something", "thing", "things", "much", "many", "lot", "exact", "exactly", "current", "currently", "latest", "now", "recent", "recently", "new", "news", "update", "updates", "happen", "happened", "happening", "going", "far", "yet", "already", "so", "just", "actually", "really", "right", "moment", "today", "get", "got", "s", "what's", "who's", "official", "officially", "say", "said", "says", "saying", "post", "posts", "posted", "tweet", "tweets", "tweeted", "wrote", "write", "people's", "hear", "heard", "report", "reported", "reports", "reportedly", "according", "name", "called", "know", "known", "far", "long", "often", "tall", "high", "fast", "big", "large", "old", "hot", "cold", "heavy", "strong", "deep", "wide", "change", "changed", "changes", "summary", "summarise", "summarize", "day", "time", "date", "hour", "kind", "type", "number", "total", "amount", "figure", "likely", "make", "made", "take", "took", "use", "used", "there", "here", "like", "also", "still", "since", "about", "last", "first"]
+    [
+        "please",
+        "tell",
+        "know",
+        "give",
+        "show",
+        "find",
+        "ask",
+        "question",
+        "anyone",
+        "somebody",
+        "someone",
+        "everyone",
+        "anything",
+        "something",
+        "thing",
+        "things",
+        "much",
+        "many",
+        "lot",
+        "exact",
+        "exactly",
+        "current",
+        "currently",
+        "latest",
+        "now",
+        "recent",
+        "recently",
+        "new",
+        "news",
+        "update",
+        "updates",
+        "happen",
+        "happened",
+        "happening",
+        "going",
+        "far",
+        "yet",
+        "already",
+        "so",
+        "just",
+        "actually",
+        "really",
+        "right",
+        "moment",
+        "today",
+        "get",
+        "got",
+        "s",
+        "what's",
+        "who's",
+        "official",
+        "officially",
+        "say",
+        "said",
+        "says",
+        "saying",
+        "post",
+        "posts",
+        "posted",
+        "tweet",
+        "tweets",
+        "tweeted",
+        "wrote",
+        "write",
+        "people's",
+        "hear",
+        "heard",
+        "report",
+        "reported",
+        "reports",
+        "reportedly",
+        "according",
+        "name",
+        "called",
+        "know",
+        "known",
+        "far",
+        "long",
+        "often",
+        "tall",
+        "high",
+        "fast",
+        "big",
+        "large",
+        "old",
+        "hot",
+        "cold",
+        "heavy",
+        "strong",
+        "deep",
+        "wide",
+        "change",
+        "changed",
+        "changes",
+        "summary",
+        "summarise",
+        "summarize",
+        "day",
+        "time",
+        "date",
+        "hour",
+        "kind",
+        "type",
+        "number",
+        "total",
+        "amount",
+        "figure",
+        "likely",
+        "make",
+        "made",
+        "take",
+        "took",
+        "use",
+        "used",
+        "there",
+        "here",
+        "like",
+        "also",
+        "still",
+        "since",
+        "about",
+        "last",
+        "first",
+    ]
 )
 _OTHER_STOPS = frozenset(
-    ["el", "la", "los", "las", "un", "una", "unos", "unas", "de", "del", "al", "en", "y", "o", "que", "se", "por", "para", "con", "es", "son", "fue", "fueron", "ha", "han", "esta", "este", "le", "les", "des", "du", "et", "au", "aux", "est", "sont", "dans", "sur", "pour", "par", "avec", "ce", "cette", "il", "elle", "qui", "quoi", "der", "die", "das", "den", "dem", "des", "ein", "eine", "einen", "einem", "und", "oder", "ist", "sind", "war", "waren", "wird", "wurde", "im", "am", "zu", "zur", "zum", "mit", "von", "auf", "fur", "bei", "hat", "haben", "quien", "quienes", "cuando", "donde", "cuantos", "cuantas", "cuanto", "cuanta", "quand", "ou", "combien", "pourquoi", "wer", "wann", "wo", "wie", "viele", "viel", "warum", "quem", "quando", "onde", "quantos", "quantas", "chi", "dove", "quanti", "quante", "che", "di", "il", "lo", "gli", "nel", "nella", "della", "uma", "um", "no", "na", "os", "as", "e", "foi"]
+    [
+        "el",
+        "la",
+        "los",
+        "las",
+        "un",
+        "una",
+        "unos",
+        "unas",
+        "de",
+        "del",
+        "al",
+        "en",
+        "y",
+        "o",
+        "que",
+        "se",
+        "por",
+        "para",
+        "con",
+        "es",
+        "son",
+        "fue",
+        "fueron",
+        "ha",
+        "han",
+        "esta",
+        "este",
+        "le",
+        "les",
+        "des",
+        "du",
+        "et",
+        "au",
+        "aux",
+        "est",
+        "sont",
+        "dans",
+        "sur",
+        "pour",
+        "par",
+        "avec",
+        "ce",
+        "cette",
+        "il",
+        "elle",
+        "qui",
+        "quoi",
+        "der",
+        "die",
+        "das",
+        "den",
+        "dem",
+        "des",
+        "ein",
+        "eine",
+        "einen",
+        "einem",
+        "und",
+        "oder",
+        "ist",
+        "sind",
+        "war",
+        "waren",
+        "wird",
+        "wurde",
+        "im",
+        "am",
+        "zu",
+        "zur",
+        "zum",
+        "mit",
+        "von",
+        "auf",
+        "fur",
+        "bei",
+        "hat",
+        "haben",
+        "quien",
+        "quienes",
+        "cuando",
+        "donde",
+        "cuantos",
+        "cuantas",
+        "cuanto",
+        "cuanta",
+        "quand",
+        "ou",
+        "combien",
+        "pourquoi",
+        "wer",
+        "wann",
+        "wo",
+        "wie",
+        "viele",
+        "viel",
+        "warum",
+        "quem",
+        "quando",
+        "onde",
+        "quantos",
+        "quantas",
+        "chi",
+        "dove",
+        "quanti",
+        "quante",
+        "che",
+        "di",
+        "il",
+        "lo",
+        "gli",
+        "nel",
+        "nella",
+        "della",
+        "uma",
+        "um",
+        "no",
+        "na",
+        "os",
+        "as",
+        "e",
+        "foi",
+    ]
 )
 
 
 def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window | None = None) -> Asked:
     """What `question` asks at the clock `now`; `window` overrides its time words."""
     timed = time_asked(question, now, zone)
-    rest = timed.rest
+    rest = _asking(timed.rest)
     plain = fold(masked(rest)).replace("\0", " ").strip()
     quotes = tuple(next(part for part in match.groups() if part).strip() for match in _QUOTES.finditer(question))
     kind = _kind(plain, quotes)
@@ -147,8 +419,20 @@ def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window 
     )  # fmt: skip
 
 
+def _asking(question: str) -> str:
+    """The question without sentences that only say how to answer, and without "Do you know:" before it."""
+    masks = masked(question)
+    cuts = [0, *(match.end() for match in _ENDS.finditer(masks)), len(question)]
+    parts = [question[a:b] for a, b in itertools.pairwise(cuts) if question[a:b].strip()]
+    kept = [part for part in parts if not _MANNER.match(part)]
+    text = "".join(kept) or question
+    while (match := _PREAMBLE.match(text)) and text[match.end() :].strip(" ?.!"):
+        text = text[match.end() :]
+    return text
+
+
 def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
-    if quotes and re.search(r"\bwho\b|\bwhose\b|\bwhich\b|\bwhen\b|\bwhere\b|\bsource\b|\bsaid\b|\bpost", plain):
+    if quotes and _WROTE.search(plain):
         return Kind.AUTHOR
     for kind, rule in _OTHER_LANGUAGES:
         if re.search(rule, plain):
@@ -210,7 +494,7 @@ def _term(token: Token, first: bool, cased: bool, terms: list[Term], place: dict
     """The index of the token's term; None for a word without content."""
     upper = token.text[0].isupper()
     name = token.kind in ("number", "handle") or any(c.isdigit() for c in token.text)
-    if not name and cased and upper:
+    if not name and cased and upper and token.word not in _QUESTION_WORDS:
         name = not first or (token.word not in STOP and token.word not in _FLUFF and not FAMILIES.get((token.stem,)))
     if not name and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
         return None

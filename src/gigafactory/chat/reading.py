@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property, lru_cache
 
 from gigafactory.chat.dates import Moment, moments
@@ -33,6 +34,14 @@ _ASKING = re.compile(
     r"\b(?:anyone|anybody|does anyone|is it true|any word|any news|can someone|can anyone|who knows|confirm\?|wondering (?:if|whether)|"
     r"thoughts\?|source\?|true\?|really\?|fr\?)"
 )
+_QUESTION_FORM = re.compile(
+    r"\W*(?:so |and |but |ok |wait,? )?(?:who|what|when|where|why|how|which) (?:\w+ )?(?:is|are|was|were|will|would|should|can|could|did|do|does|has|have)\b"
+    r"(?! (?:we|you) (?:know|need))"
+)
+_OPINION = re.compile(
+    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)?|ought to|deserves?|wants? to see|would love|can'?t wait|"
+    r"better (?:be|not)|needs to (?:go|resign|win|be))\b"
+)
 _RUMOUR = re.compile(
     r"\b(?:hearing (?:that|from|reports|rumou?rs|it)|i heard|we(?:'re| are) hearing|heard (?:that|from)|word (?:is|on the street|has it)|rumou?rs?|rumou?red|"
     r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|reportedly|allegedly|supposedly|purportedly|"
@@ -40,7 +49,7 @@ _RUMOUR = re.compile(
     r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) (?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
     r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if (?:this is |it's |that's )?true|don't quote me|"
     r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official )?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
-    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|i (?:think|guess|believe|reckon|suspect|bet)|"
+    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|(?:i|we) (?:\w+ )?(?:think|guess|believe|reckon|suspect|bet|doubt|wonder)|"
     r"imo|imho|afaik|my guess|my bet|my prediction|i predict|fingers crossed|hopefully|hope|wish|bet it|conflicting reports|early reports|initial reports suggest|tbc|"
     r"to be confirmed|may or may not|who knows|idk|not sure|so i'm told|i'm told|we're told|tbd)\b"
 )
@@ -49,7 +58,28 @@ _DENIED = re.compile(
     r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
 )
 _WEAK = frozenset(
-    ["may", "might", "could", "possibly", "perhaps", "maybe", "likely", "probably", "potentially", "unlikely", "seems", "seem", "appears", "appear", "unclear", "suggests"]
+    [
+        "may",
+        "might",
+        "could",
+        "possibly",
+        "perhaps",
+        "maybe",
+        "likely",
+        "probably",
+        "potentially",
+        "unlikely",
+        "seems",
+        "seem",
+        "appears",
+        "appear",
+        "unclear",
+        "suggests",
+    ]
+)
+_PAST = re.compile(
+    r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
+    r"last (?:year|season|time|decade|century)|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
     r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
@@ -110,8 +140,10 @@ class Sentence:
         plain = fold(self.text)
         if self.rumour:
             return self.rumour
-        if self.text.rstrip(" \"'”’)!#").endswith(("?", "？")):
+        if self.text.rstrip(" \"'”’)!#").endswith(("?", "？")) or _QUESTION_FORM.match(plain):
             return "it is a question"
+        if _OPINION.search(plain):
+            return "it is an opinion"
         for mark in marks(self.tokens):
             if (mark.kind == RUMOUR and not _DENIED.search(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
                 return f"it says “{mark.word}”"
@@ -165,9 +197,24 @@ class Reading:
         return bool(_CORRECTION.search(self.plain))
 
     def doubt(self, number: int) -> str:
-        """Why sentence `number` is no fact: what the post is, what the sentence says, or hearsay around it."""
+        """Why sentence `number` is no fact of now: what the post is, what the sentence says, or hearsay around it."""
         own = self.unfit or self.sentences[number].hedged
-        return own or next((one.rumour for one in self.sentences if one.rumour), "")
+        return own or next((one.rumour for one in self.sentences if one.rumour), "") or self.past
+
+    @cached_property
+    def past(self) -> str:
+        """It tells of an earlier time than it was written in."""
+        year = datetime.fromtimestamp(self.post.created_at, UTC).year
+        for sentence in self.sentences:
+            for moment in sentence.moments:
+                if (
+                    moment.grain in ("year", "month", "day", "decade")
+                    and moment.year is not None
+                    and moment.year < year
+                ):
+                    if moment.grain in ("year", "decade") or moment.year < year - 1:
+                        return "it tells of another time"
+        return "it tells of another time" if _PAST.search(self.plain) else ""
 
     @cached_property
     def unfit(self) -> str:
@@ -187,6 +234,31 @@ def read(post: Post) -> Reading:
     if match:
         return Reading(post, post.text[match.end() :].strip() or post.text, of or "@" + match["who"])
     return Reading(post, post.text, of)
+
+
+_CHATTER = re.compile(
+    r"(?:^|[^a-z])(?:i|i'm|i've|my|me|mine|we're all|lol|lmao|omg|wtf|wow|oof|ugh|yay|wild|unreal|insane|crazy|smh|tbh|ngl|haha\w*|fun|love|loved|hate|"
+    r"hated|awful|boring|beautiful|gorgeous|delicious|favou?rite|as usual|as always|great|nice|what a|can't believe|so (?:they|that|now|happy|sad|glad|proud|excited|tired)|"
+    r"just read|congrats|congratulations|rip|thoughts|prayers|praying|hmm+|heartbroken|gutted|buzzing|fingers crossed|switching|sick of|tired of|fed up|thank(?:s| you))(?![a-z])"
+    r"|!!|[\U0001F300-\U0001FAFF\u2600-\u27bf]"
+)
+
+
+def chatty(text: str) -> bool:
+    """Does it tell how somebody feels, more than what is?"""
+    return bool(_CHATTER.search(fold(text))) or text[:1].islower()
+
+
+_BACK = re.compile(
+    r"\b(?:(?:we|i|had|were|was|it|first|which|that|this|they|it's)? ?(?:wrong(?:ly)?|incorrect(?:ly)?|inaccurate|mistaken(?:ly)?|in error|not correct|a mistake|an error)"
+    r"|(?:earlier|previous(?:ly)?|initial(?:ly)?|original(?:ly)?|prior|first|last|older) (?:\w+ )?(?:said|post\w*|gave|reported?|tweet\w*|stated?|statement|figures?|numbers?|version|wrote|had|told|message|claim\w*|named|count|update)"
+    r"|(?:said|posted|reported|stated|wrote|gave|named|claimed) (?:earlier|before|previously|initially|originally|at first)|disregard|retract\w*|no longer (?:true|valid|correct|right|current|stands?))\b"
+)
+
+
+def takes_back(text: str) -> bool:
+    """Is the sentence about an earlier statement that was wrong ("An earlier post gave 2 July, which is incorrect")?"""
+    return bool(_BACK.search(fold(text)))
 
 
 def without_starter(text: str) -> str:

@@ -21,11 +21,260 @@ compared."""
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
 _STARTS = frozenset(
-    ["breaking", "update", "updated", "new", "news", "just", "official", "confirmed", "correction", "corrected", "alert", "latest", "live", "statement", "today", "yesterday", "tomorrow", "tonight", "now", "urgent", "psa", "fyi", "report", "reports", "reporting", "reported", "developing", "watch", "photo", "video", "thread", "exclusive", "congratulations", "congrats", "welcome", "thank", "thanks", "great", "good", "well", "wow", "big", "huge", "yes", "no", "not", "ok", "okay", "final", "full", "half", "ft", "ht", "result", "results", "local", "officials", "police", "residents", "people", "workers", "passengers", "crews", "fans", "voters", "customers", "meanwhile", "finally", "sadly", "rt", "via", "source", "sources", "statement", "reminder", "recap", "please", "total", "according", "following", "despite", "after", "before", "during", "while", "when", "since", "with", "without", "only", "about", "over", "under", "more", "less", "all", "some", "both", "first", "second", "third", "next", "last", "everyone", "nobody", "someone", "utc", "gmt", "est", "cet", "pst", "jst", "ist", "aest", "cest", "edt", "pdt", "am", "pm", "mon", "tue", "wed", "thu", "fri", "sat", "sun", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "mr", "mrs", "ms", "dr", "sir", "team", "club", "city", "council", "government", "mayor", "president", "chair", "chief", "director", "minister", "ceo", "coach", "captain", "manager", "there", "here", "it", "its", "this", "that", "these", "those", "he", "she", "they", "we", "you", "i", "our", "his", "her", "their", "my", "the", "a", "an", "and", "but", "so", "in", "on", "at", "by", "for", "from", "to", "of", "as", "is", "was", "are", "were", "be", "has", "have", "had", "will", "would"]
+    [
+        "breaking",
+        "update",
+        "updated",
+        "new",
+        "news",
+        "just",
+        "official",
+        "confirmed",
+        "correction",
+        "corrected",
+        "alert",
+        "latest",
+        "live",
+        "statement",
+        "today",
+        "yesterday",
+        "tomorrow",
+        "tonight",
+        "now",
+        "urgent",
+        "psa",
+        "fyi",
+        "report",
+        "reports",
+        "reporting",
+        "reported",
+        "developing",
+        "watch",
+        "photo",
+        "video",
+        "thread",
+        "exclusive",
+        "congratulations",
+        "congrats",
+        "welcome",
+        "thank",
+        "thanks",
+        "great",
+        "good",
+        "well",
+        "wow",
+        "big",
+        "huge",
+        "yes",
+        "no",
+        "not",
+        "ok",
+        "okay",
+        "final",
+        "full",
+        "half",
+        "ft",
+        "ht",
+        "result",
+        "results",
+        "local",
+        "officials",
+        "police",
+        "residents",
+        "people",
+        "workers",
+        "passengers",
+        "crews",
+        "fans",
+        "voters",
+        "customers",
+        "meanwhile",
+        "finally",
+        "sadly",
+        "rt",
+        "via",
+        "source",
+        "sources",
+        "statement",
+        "reminder",
+        "recap",
+        "please",
+        "total",
+        "according",
+        "following",
+        "despite",
+        "after",
+        "before",
+        "during",
+        "while",
+        "when",
+        "since",
+        "with",
+        "without",
+        "only",
+        "about",
+        "over",
+        "under",
+        "more",
+        "less",
+        "all",
+        "some",
+        "both",
+        "first",
+        "second",
+        "third",
+        "next",
+        "last",
+        "everyone",
+        "nobody",
+        "someone",
+        "utc",
+        "gmt",
+        "est",
+        "cet",
+        "pst",
+        "jst",
+        "ist",
+        "aest",
+        "cest",
+        "edt",
+        "pdt",
+        "am",
+        "pm",
+        "mon",
+        "tue",
+        "wed",
+        "thu",
+        "fri",
+        "sat",
+        "sun",
+        "monday",
+        "tuesday",
+        "wednesday",
+        "thursday",
+        "friday",
+        "saturday",
+        "sunday",
+        "january",
+        "february",
+        "march",
+        "april",
+        "may",
+        "june",
+        "july",
+        "august",
+        "september",
+        "october",
+        "november",
+        "december",
+        "jan",
+        "feb",
+        "mar",
+        "apr",
+        "jun",
+        "jul",
+        "aug",
+        "sep",
+        "sept",
+        "oct",
+        "nov",
+        "dec",
+        "mr",
+        "mrs",
+        "ms",
+        "dr",
+        "sir",
+        "team",
+        "club",
+        "city",
+        "council",
+        "government",
+        "mayor",
+        "president",
+        "chair",
+        "chief",
+        "director",
+        "minister",
+        "ceo",
+        "coach",
+        "captain",
+        "manager",
+        "there",
+        "here",
+        "it",
+        "its",
+        "this",
+        "that",
+        "these",
+        "those",
+        "he",
+        "she",
+        "they",
+        "we",
+        "you",
+        "i",
+        "our",
+        "his",
+        "her",
+        "their",
+        "my",
+        "the",
+        "a",
+        "an",
+        "and",
+        "but",
+        "so",
+        "in",
+        "on",
+        "at",
+        "by",
+        "for",
+        "from",
+        "to",
+        "of",
+        "as",
+        "is",
+        "was",
+        "are",
+        "were",
+        "be",
+        "has",
+        "have",
+        "had",
+        "will",
+        "would",
+    ]
 )
-_LINKS = frozenset(["of", "the", "de", "la", "van", "von", "der", "den", "bin", "al", "el", "du", "di", "da", "and", "&", "-"])
+_LINKS = frozenset(
+    ["of", "the", "de", "la", "van", "von", "der", "den", "bin", "al", "el", "du", "di", "da", "and", "&", "-"]
+)
 _PLACES = frozenset(
-    ["in", "at", "near", "outside", "inside", "off", "around", "beside", "behind", "opposite", "along", "between", "from", "to", "into", "onto", "on", "under", "above", "across", "by", "within", "aboard", "via"]
+    [
+        "in",
+        "at",
+        "near",
+        "outside",
+        "inside",
+        "off",
+        "around",
+        "beside",
+        "behind",
+        "opposite",
+        "along",
+        "between",
+        "from",
+        "to",
+        "into",
+        "onto",
+        "on",
+        "under",
+        "above",
+        "across",
+        "by",
+        "within",
+        "aboard",
+        "via",
+    ]
 )
 _REASONS = re.compile(
     r"\b(?:because|due to|after|caused by|owing to|thanks to|following|over|amid|blam\w+|cause[ds]?|reasons?|trigger\w*|"
@@ -36,7 +285,22 @@ _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
 )
 _FORMER = frozenset(
-    ["not", "from", "instead", "than", "earlier", "previously", "initially", "originally", "formerly", "was", "were", "had", "said", "reported"]
+    [
+        "not",
+        "from",
+        "instead",
+        "than",
+        "earlier",
+        "previously",
+        "initially",
+        "originally",
+        "formerly",
+        "was",
+        "were",
+        "had",
+        "said",
+        "reported",
+    ]
 )
 _SOON = re.compile(
     r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|moments ago)\b"
@@ -68,9 +332,24 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         return _score(sentence, asked, covered)
     if asked.kind is Kind.WHY:
         plain = fold(sentence.text)
-        found = _REASONS.search(plain) or _REASON_WORDS_OTHER.search(plain)
+        found = _REASON_WORDS_OTHER.search(plain) or (covered and _REASONS.search(plain))
         return Slot(_content(sentence, asked), 1.0) if found else None
     return Slot(state(sentence), 1.0)
+
+
+def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
+    """All that a sentence tells which could be otherwise: states, quantities, dates and names beside those in `mine`."""
+    words = sentence.tokens
+    told = [f"state {one}" for one in state(sentence)]
+    for quantity in sentence.quantities:
+        if not all(token.word in mine for token in words[quantity.first : quantity.last + 1]):
+            told.append(" ".join((quantity.kind, *(f"{x:.10g}" for x in quantity.values))))
+    told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
+    for first, last in names_in(sentence):
+        name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]
+        if any(word not in mine for word in name) and first not in sentence.taken:
+            told.append("name " + " ".join(name))
+    return tuple(sorted(set(told)))
 
 
 def state(sentence: Sentence) -> Value:
@@ -110,7 +389,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
     """Does the sentence take token i back: "not 12", "earlier: 12", "from 12 to 14", "we said 12"?"""
     before = [token.word for token in words[max(0, i - 5) : i] if token.kind in ("word", "symbol")]
     for back, word in enumerate(reversed(before)):
-        if word in (".", ";", "!", "?"):
+        if word in (".", ";", "!", "?", ":"):
             return False
         if word == "," and back:
             return False
@@ -180,15 +459,11 @@ def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
 
 
 def _capital(token: Token) -> bool:
-    return (
-        (token.kind == "word"
-        and token.text[0].isupper())
-        or (
-            token.kind == "word"
-            and not token.text.isascii()
-            and not token.text[0].islower()
-            and not token.text[0].isupper()
-        )
+    return (token.kind == "word" and token.text[0].isupper()) or (
+        token.kind == "word"
+        and not token.text.isascii()
+        and not token.text[0].islower()
+        and not token.text[0].isupper()
     )
 
 
@@ -197,28 +472,31 @@ def _common(token: Token) -> bool:
 
 
 def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    """The name nearest to the words of the question that are no names."""
     words = sentence.tokens
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
-    found: list[Value] = []
+    named = {term.word for term in asked.names}
+    rivals = len(asked.phrases) >= 2 and _wins(sentence)
+    found: list[tuple[int, int, Value]] = []
     former: list[Value] = []
-    rivals = len(asked.phrases) + sum(1 for t in asked.terms if t.name) >= 2 and _wins(sentence)
-    best = 0.0
     for first, last in names_in(sentence):
         if any(i in sentence.taken for i in range(first, last + 1)):
             continue
-        folded = tuple(words[i].word for i in range(first, last + 1))
-        fresh = [word for word in folded if word not in mine and word not in _LINKS]
-        if not fresh and not rivals:
+        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
+        if not any(word not in mine for word in name) and not rivals:
             continue
+        if words[first].kind == "handle" and "".join(sorted(named)) and all(word in name[0] for word in named):
+            continue  # the account of what is asked about
         if _taken_back(words, first):
-            former.append(folded)
+            former.append(tuple(sorted(name)))
             continue
-        found.append(folded)
-        near = min((abs(i - first) for i in covered), default=99)
-        best = max(best, 1.0 if near <= 4 else 0.8 if near <= 9 else 0.6)
+        whole = bool(named & set(name)) and not rivals
+        distance = min((abs(i - j) for i in covered for j in (first, last)), default=99)
+        found.append((distance + (20 if whole else 0), first, tuple(sorted(name))))
     if not found:
         return None
-    return Slot(tuple(sorted({word for name in found for word in name if word not in _LINKS})), best, tuple(former))
+    distance, _, best = min(found)
+    return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
 
 
 def _wins(sentence: Sentence) -> bool:
@@ -337,13 +615,18 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
                 f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
             )
             counted = counted or words[quantity.last].stem in asked.unit
-        strength = 1.0 if counted else 0.9 if distance <= 3 else 0.75 if distance <= NEAR else 0.4
+        noun = words[quantity.last + 1] if quantity.last + 1 < len(words) else None
+        of_other = bool(asked.unit) and not counted and (
+            quantity.kind != "count"
+            or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
+        )  # fmt: skip
+        strength = 1.0 if counted else 0.5 if of_other else 0.9 if distance <= 3 else 0.75 if distance <= NEAR else 0.4
         if asked.measure and quantity.kind in asked.measure:
             strength = min(1.0, strength + 0.2)
         if best is None or strength > best[0]:
             best = (strength, value)
     if best is None or best[0] < 0.6:
-        return None
+        return _when(sentence, asked) if asked.measure >= {"s", "day"} else None  # "closed until Sunday" says how long
     return Slot(best[1], best[0], tuple(former))
 
 

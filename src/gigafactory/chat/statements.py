@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gigafactory.chat.events import Statement
 from gigafactory.chat.match import Named, about, cover
+from gigafactory.chat.reading import Reading, Sentence, chatty, takes_back
 from gigafactory.chat.question import Asked, Kind
 from gigafactory.chat.retrieve import Gathered, Ranked
-from gigafactory.chat.slots import slot
+from gigafactory.chat.slots import Slot, Value, slot, told_in
 
 READ = 400  # posts whose sentences are looked at, best first
 LEAST_NAMED = 0.5
@@ -50,22 +51,64 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
     plain = any(not term.name for term in asked.terms)
     least = LEAST_COVER[asked.kind] if asked.names else UNNAMED_COVER
     best: Statement | None = None
+    former = _former(reading, asked)
+    news = asked.kind is Kind.NEWS
     for number, sentence in enumerate(reading.sentences):
         covered = cover(sentence, reading, asked, ranked.parents)
         if covered.clash or covered.share < least:
             continue
         if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE):
             continue
+        if former and len(reading.sentences) > 1 and takes_back(sentence.text) and not _own_new(sentence):
+            continue
         own = frozenset(i for i, token in enumerate(sentence.tokens) if token.word in names)
         value = slot(sentence, asked, covered.places or own)
         if value is None:
             continue
+        if news:
+            value = Slot(told_in(sentence, _mine(asked)), 1.0, value.former)
+        if former:
+            value = replace(value, former=tuple(dict.fromkeys((*value.former, *former))))
         fit = 1.0 if naming.first is None or naming.first == number else 0.92
         if plain and not covered.places:
             fit *= 0.85
-        quality = naming.sure * fit * (0.4 + 0.6 * covered.share) * (0.5 + 0.5 * value.strength)
+        if chatty(sentence.text):
+            fit *= 0.85
+        share = 0.5 + 0.5 * covered.share if news else covered.share
+        quality = naming.sure * fit * (0.4 + 0.6 * share) * (0.5 + 0.5 * value.strength)
         if best is None or quality > best.quality:
             best = Statement(
                 reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
             )
     return best
+
+
+def _mine(asked: Asked) -> frozenset[str]:
+    return frozenset(term.word for term in asked.terms) | frozenset(term.stem for term in asked.terms)
+
+
+def _own_new(sentence: Sentence) -> bool:
+    """Does the sentence say in itself what is right instead ("14, not 12 as we said")?"""
+    return " not " in f" {sentence.text.lower()} "
+
+
+def _former(reading: Reading, asked: Asked) -> tuple[Value, ...]:
+    """What the post takes back: what is asked for, in its sentences about earlier ones."""
+    if not reading.corrects:
+        return ()
+    found: list[Value] = []
+    for sentence in reading.sentences:
+        if not takes_back(sentence.text):
+            continue
+        if asked.kind is Kind.NEWS:
+            wrong = told_in(sentence, _mine(asked))
+            if " not " in f" {sentence.text.lower()} ":
+                tail = Sentence(sentence.text[sentence.text.lower().rindex("not ") :], sentence.written_at)
+                wrong = told_in(tail, _mine(asked))
+            found += [(one,) for one in wrong if not one.startswith("state")]
+        elif " not " not in f" {sentence.text.lower()} ":
+            everywhere = frozenset(range(len(sentence.tokens)))
+            value = slot(sentence, replace(asked, unit=frozenset()), everywhere)
+            if value is not None:
+                found += [value.value, *value.former]
+    return tuple(one for one in found if one)
