@@ -15,7 +15,7 @@ close: close, shut, shutdown, shutter, shut down, seal off, cordon off, off limi
 open: open, reopen, back open, unlock, inaugurate, accessible, open again, reopening, in service again, opens its doors, geoffnet, offnet, eroffnet, eroffnung, abierto, abierta, abre, reabre, apertura, ouvert, ouverte, ouvre, rouvre, ouverture, aperto, aperta, apre, aberto, aberta, abre, open, geopend, 再開, 開通, 開業, 開館, 开放, 開放, 重开, 재개
 restore: restore, resolve, fix, recover, repair, mitigate, back online, back up, back to normal, up again, online again, working again, return to service, service is back, restoration, resume, normal service
 outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down, go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost power, ausgefallen, ausfall, storung, stoerung, stromausfall, gestort, offline, caida, caido, apagon, corte, sin servicio, sin luz, panne, coupure, en panne, hors service, guasto, blackout, fora do ar, queda, storing, 障害, 停電, 不具合, 中断, 故障, 停电, 宕机, 장애, 정전
-fault: cause, because, reason, due, trigger, blame, root, fault, failure, lead, after, behind, stem from
+fault: cause, because, reason, due, trigger, blame, root, fault, culprit, stem from, behind, responsible
 launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available, startet, gestartet, start, lanza, lanzamiento, despega, despegue, lance, lancement, decolle, lancio, lancia, lancamento, 打ち上げ, 発射, 発売, 発射, 发射, 发布, 발사, 출시, t-0, leave the pad, heads up, on its way, fly
 scrub: scrub, abort, call off, stand down, hold, cancel
 delay: delay, postpone, push back, slip, reschedule, move, defer, put off, late, hold up, behind schedule, new date, now set for, pushed, shift, verschoben, verspatet, verzogert, aplazado, retrasado, retraso, retrasa, reporte, retarde, rinviato, adiado, uitgesteld, 延期, 遅延, 推迟, 연기, slides, nudged, not before, no earlier than
@@ -147,11 +147,12 @@ join: join, sign, enter, become, member, enrol, take part
 want: want, need, demand, ask, call for, seek, request
 plan: plan, intend, propose, proposal, scheme, project, aim
 status: status, state, update, condition, situation, latest, progress, current, news, stand
-reason: reason, why, because, due, cause, after, following, over, amid, thanks, trigger, blame, result
+reason: reason, why, because, due, cause, trigger, blame, explain, explanation, motive
 change: change, new, now, update, instead, replace, switch, revise, differ, move, correction
 part: part, component, piece, valve, engine, cable, pump, battery, transformer, fibre, sensor
 job: job, position, role, post, work, worker, staff, employee
 cut: cut, reduce, slash, trim, lower
+building: library, museum, theatre, theater, stadium, arena, hotel, mall, factory, warehouse, tower, hall, station, airport, church, cathedral, market, plant, mill, centre, center, house, palace, castle, park, zoo
 gate: gate, platform, terminal, pier, bay, track, stand
 colour: color, colour, red, blue, green, white, black, yellow, orange, grey, purple
 speak: speak, speech, talk, address, keynote, tell, speaker, lecture, give
@@ -208,12 +209,24 @@ def _phrase(text: str) -> tuple[str, ...]:
     return tuple(token.stem for token in tokens(text) if token.kind in ("word", "symbol", "number"))
 
 
+def _forms(member: str) -> tuple[str, ...]:
+    """A word and its endings, where their stems differ; of a phrase, those of its first word."""
+    first, _, rest = member.partition(" ")
+    if not first.isascii() or not first.isalpha():
+        return (member,)
+    bare = first.removesuffix("e")
+    forms = (first, f"{first}s", f"{first}es", f"{bare}ed", f"{bare}ing", f"{first}er", f"{first}ers")
+    forms = forms if len(first) > 2 else (first,)
+    return tuple(f"{form} {rest}".strip() for form in forms)
+
+
 def _families() -> dict[tuple[str, ...], frozenset[str]]:
     found: dict[tuple[str, ...], set[str]] = {}
     for line in FAMILY_LINES.strip().splitlines():
         name, _, members = line.partition(": ")
         for member in members.split(", "):
-            found.setdefault(_phrase(member), set()).add(name)
+            for form in _forms(member):
+                found.setdefault(_phrase(form), set()).add(name)
     return {phrase: frozenset(names) for phrase, names in found.items()}
 
 
@@ -241,6 +254,11 @@ def _opposites() -> dict[str, tuple[int, int]]:
 FAMILIES = _families()
 CONTRASTS = _contrasts()
 OPPOSITES = _opposites()
+# a name followed by another word of one of these is another thing: Northgate tunnel, where Northgate bridge is asked
+KINDS_OF_THINGS = frozenset(
+    "lane train bus flight ship rocket car company team school hospital court festival exhibition film book album match "
+    "product software site prize law building head".split()
+)
 LONGEST = max(map(len, FAMILIES))
 _MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {}
 for _words, _names in FAMILIES.items():

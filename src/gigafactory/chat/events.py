@@ -179,7 +179,7 @@ def _news_conflict(one: Value, other: Value) -> bool:
     states = [tuple(part.removeprefix("state ") for part in v if part.startswith("state ")) for v in (one, other)]
     if exclude(*states):
         return True
-    for kind in ("pair", "percent", "usd", "eur", "gbp", "jpy", "inr", "count"):
+    for kind in ("pair", "percent", "usd", "eur", "gbp", "jpy", "inr", "count", "date"):
         mine, its = ({part for part in value if part.startswith(kind + " ")} for value in (one, other))
         if len(mine) == 1 and len(its) == 1 and mine != its:
             return True
@@ -191,7 +191,9 @@ def _news(standing: Sequence[Statement], fallen: Sequence[tuple[Statement, State
     """The newest statements that tell different things; what a newer one excludes is replaced by it."""
     told: list[Statement] = []
     replaced = list(fallen)
-    plain = [one for one in standing if one.slot.value and not chatty(one.sentence.text)]
+    plain = [
+        one for one in standing if one.slot.value and not chatty(one.sentence.text) and len(one.sentence.words) > 4
+    ]
     for one in sorted(plain, key=lambda one: (-one.at, -one.quality)):
         opposed = next((newer for newer in told if conflict(one.slot.value, newer.slot.value, Kind.NEWS)), None)
         if opposed is not None:

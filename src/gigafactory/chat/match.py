@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gigafactory.chat.concepts import CONTRASTS, FAMILIES, OPPOSITES, concepts_in
+from gigafactory.chat.concepts import CONTRASTS, FAMILIES, KINDS_OF_THINGS, OPPOSITES, concepts_in
 from gigafactory.chat.hedges import STOP
-from gigafactory.chat.question import Asked, Kind, Term
+from gigafactory.chat.question import LIGHT, Asked, Kind, Term
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 
@@ -19,6 +19,9 @@ _DATE_WORD = re.compile(
 )
 
 
+_PART_OF_NAME = frozenset(
+    "great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova".split()
+)
 _UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
 
 
@@ -101,7 +104,7 @@ def _beside(reading: Reading, asked: Asked) -> float:
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
-            fit = _fits(tokens, place, head, mine)
+            fit = min(_fits(tokens, place, head, mine), _led(tokens, place, mine))
             best = fit if best is None else max(best, fit)
         if best is not None:
             worst = min(worst, best)
@@ -118,11 +121,21 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, mine: set[str]
     if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
         return 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
-    if head is not None and head.stem != after.stem and shared & head.concepts and not OPPOSITES.get(after.stem):
+    if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
     return 1.0
+
+
+def _led(tokens: Sequence[Token], place: int, mine: set[str]) -> float:
+    """How well it is the one asked for, by what stands before it: East Bremvik is not Bremvik."""
+    while place and tokens[place - 1].word in mine and tokens[place].start - tokens[place - 1].end <= 1:
+        place -= 1
+    if not place or tokens[place].start - tokens[place - 1].end > 1 or not tokens[place - 1].text[0].isupper():
+        return 1.0
+    before = tokens[place - 1]
+    return 0.3 if before.word in CONTRASTS or before.stem in CONTRASTS or before.word in _PART_OF_NAME else 1.0
 
 
 def _joined(tokens: Sequence[Token], place: int) -> Token | None:
@@ -167,7 +180,7 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
             above = above or _Said(tuple(token for parent in parents for token in parent.tokens))
             share = 0.8 * above.says(term, asked.kind)[0]
         got += term.weight * share
-        said += share > 0.0
+        said += share > 0.0 and (term.weight > LIGHT or all(one.weight <= LIGHT for one in terms))
         places |= at
         others = CONTRASTS.get(term.stem)
         if others and share == 0.0 and others & here.stems:

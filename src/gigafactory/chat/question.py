@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, tzinfo
 from enum import StrEnum
 
 from gigafactory.chat.answer import Window
 from gigafactory.chat.concepts import FAMILIES, concepts_in, concepts_of
 from gigafactory.chat.hedges import STOP
+from gigafactory.chat.numbers import MEASURES
 from gigafactory.chat.tokens import Token, fold, tokens
 from gigafactory.chat.windows import masked, time_asked
 
@@ -34,13 +35,15 @@ class Kind(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Term:
     """A content word of the question. name: it must be in what answers, as it is. attribute: it says what is asked, as
-    "injured" in "how many were injured in the tram crash at Harrow". weight: share in the coverage."""
+    "injured" in "how many were injured in the tram crash at Harrow". weight: share in the coverage. search: the unbroken
+    run of signs that it is part of ("Haliport-14b"), for the store cuts words in its own way."""
 
     word: str
     stem: str
     concepts: frozenset[str]
     weight: float
     name: bool
+    search: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.AUTHOR, r"\bsource of (?:the|this) (?:quote|post|statement)|\bwho (?:first )?(?:broke|reported)\b"),
     (Kind.NEWS, r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up with|the news|the situation)\b"),
     (Kind.NEWS, r"\b(?:latest|news|updates?|summar\w+|catch me up|tell me about|what do (?:we|you) know|what about|developments?|situation)\b(?!.*\b(?:how many|how much|who|when|where)\b)"),
-    (Kind.WHY, r"^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b"),
+    (Kind.WHY, r"^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|break out|come about|occur|catch fire)\b"),
     (Kind.SCORE, r"\bby how many (?:votes|goals|points|runs|seats)\b|\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
     (Kind.NUMBER, r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|deep|wide|often|loud|expensive|quickly)\b"),
     (Kind.WHEN, r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
@@ -129,7 +132,8 @@ _QUOTES = re.compile(
 
 # what a "how ..." or "what ..." measures
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (r"\bhow many\b", ()),
+    (r"\bhow many\b", ("count",)),
+    (r"\bhow strong\b|\bmagnitude\b|\bhow old\b|\bage of\b", ("count",)),
     (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|fee|fare|budget|salary|revenue|profit|fine|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|line|queue|trail|pipeline|run|race)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
@@ -270,6 +274,13 @@ _FLUFF = frozenset(
         "first",
     ]
 )
+# they say how it is asked more than what: alone they make no post an answer
+LIGHT = 0.3
+_LIGHT = frozenset(
+    "expect expected expects planned plan plans scheduled schedule due set supposed become becomes became takes taking held hold "
+    "place near person man woman player team side company firm candidate party group country band actor estimated "
+    "given stated announced announce reported involved considered mentioned".split()
+)
 _OTHER_STOPS = frozenset(
     [
         "el",
@@ -406,12 +417,14 @@ def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window 
     kind = _kind(plain, quotes)
     speaker, rest, kind = _speaker(rest, kind)
     found = tokens(masked(rest).replace("\0", " "))
-    terms, phrases, cased = _terms(found, kind)
+    terms, phrases, cased = _terms(found, masked(rest))
     measure = frozenset[str]()
     unit: frozenset[str] = frozenset()
     if kind is Kind.NUMBER:
         measure = next((frozenset(kinds) for rule, kinds in _MEASURES if re.search(rule, plain)), frozenset())
         unit = _unit(found)
+        measured = {MEASURES[word][0] for token in found if (word := token.word) in MEASURES and token.stem in unit}
+        measure = frozenset(measured) if measured else measure
     handles = tuple(token.word for token in found if token.kind == "handle")
     return Asked(
         question, kind, terms, phrases, window if window is not None else timed.window, quotes, handles, speaker,
@@ -459,7 +472,7 @@ def _speaker(rest: str, kind: Kind) -> tuple[str, str, Kind]:
     return who.removeprefix("@"), left, kind
 
 
-def _terms(found: tuple[Token, ...], kind: Kind) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...], bool]:
+def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...], bool]:
     words = [token for token in found if token.kind in ("word", "number", "handle")]
     letters = [token for token in words if token.kind == "word" and token.text[0].isalpha()]
     capital = [token for token in letters if token.text[0].isupper()]
@@ -473,9 +486,16 @@ def _terms(found: tuple[Token, ...], kind: Kind) -> tuple[tuple[Term, ...], tupl
     phrases: list[tuple[int, ...]] = []
     run: list[int] = []
     before: Token | None = None
+    concepts: dict[int, set[str]] = {}
+    for concept, at in concepts_in(found).items():
+        for i in at:
+            concepts.setdefault(found[i].start, set()).add(concept)
     for token in words:
-        index = _term(token, token is words[0], cased, terms, place)
         joined = before is not None and token.start - before.end <= 1
+        glued = bool(run) and before is not None and token.start == before.end  # "14" and "b" of "Haliport-14b"
+        index = _term(token, token is words[0], cased, terms, place, frozenset(concepts.get(token.start, ())), glued)
+        if index is not None:
+            terms[index] = replace(terms[index], search=_chunk(text, token))
         if index is not None and terms[index].name:
             run = [*run, index] if joined and run else [index]
             if len(run) > 1:
@@ -490,20 +510,34 @@ def _terms(found: tuple[Token, ...], kind: Kind) -> tuple[tuple[Term, ...], tupl
     return tuple(terms), tuple(dict.fromkeys(phrases)), cased
 
 
-def _term(token: Token, first: bool, cased: bool, terms: list[Term], place: dict[str, int]) -> int | None:
+def _chunk(text: str, token: Token) -> str:
+    """The run of letters, digits, hyphens and points around the token."""
+    start, end = token.start, token.end
+    while start and (text[start - 1].isalnum() or text[start - 1] in "-_." and start > 1 and text[start - 2].isalnum()):
+        start -= 1
+    while end < len(text) and (
+        text[end].isalnum() or text[end] in "-_." and end + 1 < len(text) and text[end + 1].isalnum()
+    ):
+        end += 1
+    return token.word if not text[start:end].isascii() or token.kind == "handle" else text[start:end]
+
+
+def _term(
+    token: Token, first: bool, cased: bool, terms: list[Term], place: dict[str, int], said: frozenset[str], glued: bool
+) -> int | None:
     """The index of the token's term; None for a word without content."""
     upper = token.text[0].isupper()
-    name = token.kind in ("number", "handle") or any(c.isdigit() for c in token.text)
+    name = token.kind in ("number", "handle") or any(c.isdigit() for c in token.text) or glued
     if not name and cased and upper and token.word not in _QUESTION_WORDS:
         name = not first or (token.word not in STOP and token.word not in _FLUFF and not FAMILIES.get((token.stem,)))
     if not name and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
         return None
-    if name and token.kind == "word" and token.word in STOP and not (upper and not first):
+    if name and token.kind == "word" and token.word in STOP and not (upper and not first) and not glued:
         return None
     if token.word in place:
         return place[token.word]
-    concepts = concepts_of(token.stem)
-    weight = 2.0 if name else 1.0 if concepts else 1.3
+    concepts = concepts_of(token.stem) | said
+    weight = 2.0 if name else LIGHT if token.word in _LIGHT else 1.0 if concepts else 1.3
     place[token.word] = len(terms)
     terms.append(Term(token.word, token.stem, frozenset() if name else concepts, weight, name))
     return len(terms) - 1

@@ -79,7 +79,7 @@ _WEAK = frozenset(
 )
 _PAST = re.compile(
     r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
-    r"last (?:year|season|time|decade|century)|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+    r"last (?:year|season|time|decade|century)|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
     r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"

@@ -59,12 +59,12 @@ def gather(
             search(tuple(words(quote)), "all", PAGE)
         if search.found:
             return _ranked(search, asked, now, trust)
-    content = [term.word for term in asked.terms]
-    named = [term.word for term in asked.names]
+    content = list(dict.fromkeys(term.search or term.word for term in asked.terms))
+    named = list(dict.fromkeys(term.search or term.word for term in asked.names))
     if not asked.cased and not named:
         # nothing says which words are names: all of them, then without one word that posts may say otherwise
         search(content, "all", PAGE)
-        rare = [term.word for term in asked.terms if not term.concepts]
+        rare = [term.search or term.word for term in asked.terms if not term.concepts]
         if rare and len(rare) < len(content):
             search.all_of(rare)
         if len(search.found) < FEW:
@@ -80,7 +80,7 @@ def gather(
                     search([*named, term.word], "all", PAGE)
     if len(search.found) < FEW and named:
         for phrase in asked.phrases:
-            search([asked.terms[i].word for i in phrase], "all", PAGE // 2)
+            search([asked.terms[i].search or asked.terms[i].word for i in phrase], "all", PAGE // 2)
         search(named, "any", PAGE)
     if not search.found or not named:
         search(content, "any", PAGE)

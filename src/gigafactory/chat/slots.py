@@ -277,13 +277,15 @@ _PLACES = frozenset(
     ]
 )
 _REASONS = re.compile(
-    r"\b(?:because|due to|after|caused by|owing to|thanks to|following|over|amid|blam\w+|cause[ds]?|reasons?|trigger\w*|"
+    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|over (?:an?|the|its|their|unpaid|safety)|blam\w+|cause[ds]?|reasons?|trigger\w*|"
     r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|since|attribut\w+|culprit|"
-    r"behind|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
+    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
 )
+_MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
+_IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
 _FORMER = frozenset(
     [
         "not",
@@ -332,8 +334,9 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         return _score(sentence, asked, covered)
     if asked.kind is Kind.WHY:
         plain = fold(sentence.text)
-        found = _REASON_WORDS_OTHER.search(plain) or (covered and _REASONS.search(plain))
-        return Slot(_content(sentence, asked), 1.0) if found else None
+        if _REASON_WORDS_OTHER.search(plain) or (covered and _REASONS.search(plain)):
+            return Slot(_content(sentence, asked), 1.0)
+        return Slot(_content(sentence, asked), 0.6) if covered and _IS_A.search(plain) else None
     return Slot(state(sentence), 1.0)
 
 
@@ -347,7 +350,7 @@ def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
     told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
     for first, last in names_in(sentence):
         name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]
-        if any(word not in mine for word in name) and first not in sentence.taken:
+        if any(word not in mine for word in name) and first not in sentence.taken and words[first - 1].text != "#":
             told.append("name " + " ".join(name))
     return tuple(sorted(set(told)))
 
@@ -585,6 +588,9 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
     best: tuple[float, Value] | None = None
     former: list[Value] = []
     said = concepts_in(words) if asked.unit else {}
+    glued = _MAGNITUDE.search(sentence.text) if "magnitude" in {c for t in asked.terms for c in t.concepts} else None
+    if glued:
+        best = (0.95, ("count", f"{float(glued[1]):.10g}"))
     for quantity in sentence.quantities:
         span = words[quantity.first : quantity.last + 1]
         if mine and all(token.word in mine for token in span if token.kind in ("number", "word")):
@@ -636,12 +642,10 @@ def _between(i: int, quantity: Quantity) -> int:
 
 def _measures(quantity: Quantity, asked: Asked) -> bool:
     if not asked.measure:
-        return quantity.kind != "pair" or not asked.unit
-    if quantity.kind in asked.measure:
         return True
-    if asked.measure & _MONEY:
+    if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
         return False
-    return quantity.kind in ("count", "percent") and not asked.measure & {"s", "m/s", "kg"}
+    return quantity.kind in asked.measure or (quantity.kind == "count" and "turnout" in {t.word for t in asked.terms})
 
 
 def _score(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
