@@ -27,10 +27,15 @@ def cleaned(post: Post) -> Post:
     if post.also or post.refs:
         text += "".join(post.also) + "".join(post.refs)
     if "\0" in text or (not text.isascii() and _UNSTORABLE.search(text)):
-        names = ("source", "id", "author", "author_id", "text", "url", "lang")
         post = replace(
             post,
-            **{name: clean(getattr(post, name)) for name in names},
+            source=clean(post.source),
+            id=clean(post.id),
+            author=clean(post.author),
+            author_id=clean(post.author_id),
+            text=clean(post.text),
+            url=clean(post.url),
+            lang=clean(post.lang),
             also=tuple(map(clean, post.also)),
             refs=tuple(map(clean, post.refs)),
         )

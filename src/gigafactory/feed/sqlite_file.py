@@ -43,7 +43,8 @@ CREATE TABLE changes(
   reason TEXT NOT NULL);
 -- posts of keys from `first` up to the next part's are in the index words_N; dirty: how many were taken out of it
 -- since the last purge
-CREATE TABLE parts(n INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE, posts INTEGER NOT NULL, dirty INTEGER NOT NULL);
+CREATE TABLE parts(
+  n INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE, posts INTEGER NOT NULL, dirty INTEGER NOT NULL);
 CREATE TABLE state(posts INTEGER NOT NULL, serial INTEGER NOT NULL, newest_seen_at REAL, horizon REAL NOT NULL);
 INSERT INTO state VALUES(0, 0, NULL, 0);
 INSERT INTO parts VALUES(0, 0, 0, 0);

@@ -1,4 +1,4 @@
-"""What a transaction on the SQLite store loads and writes. See `sqlite_file.py` for the tables, `merge.py` for the rules.
+"""What a transaction on the SQLite store loads and writes. Tables: `sqlite_file.py`; rules: `merge.py`.
 
 Every function here runs inside a transaction that its caller began and ends.
 """
@@ -27,7 +27,9 @@ _TOMBSTONE = "id, source, rev, at, reason, root, by_author"
 
 def post_of(row: Sequence[Any]) -> Post:
     """From COLUMNS."""
-    return Post(*row[:10], _names(row[10]), _names(row[11]), bool(row[12]))
+    source, id, rev, author, author_id, created_at, seen_at, text, url, lang, also, refs, train_ok = row
+    names = (_names(also), _names(refs), bool(train_ok))
+    return Post(source, id, rev, author, author_id, created_at, seen_at, text, url, lang, *names)
 
 
 def _row(post: Post, key: int) -> tuple[Any, ...]:
@@ -102,8 +104,9 @@ def _load_tombstones(db: sqlite3.Connection, before: Before, names: Touched) -> 
     wanted = names.posts | names.aliases | names.deletes | names.restores | set(before.posts) | others
     statement = f"SELECT {_TOMBSTONE} FROM tombstones t WHERE {{}}"
     _bury(before, _by_id(db, statement, "t", wanted))
-    roots = {(name[0], before.tombstones[name].root) for name in names.restores if name in before.tombstones}
-    _bury(before, _by_id(db, statement, "t", roots, "root"))
+    if names.restores:  # an event before it in the batch may have laid any of these
+        found = {(name[0], before.tombstones[name].root) for name in names.restores & before.tombstones.keys()}
+        _bury(before, _by_id(db, statement, "t", found | wanted, "root"))
     _bury(before, _by_id(db, statement, "t", names.restored_authors, "by_author"))
 
 

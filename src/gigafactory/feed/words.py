@@ -10,6 +10,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
+from gigafactory.feed.intake import clean
 from gigafactory.feed.post import Post
 from gigafactory.feed.store import Query
 
@@ -62,7 +63,7 @@ def _pairs(run: str) -> list[str]:
 
 
 def author_mark(handle: str) -> str:
-    return _AUTHOR + fold(handle.removeprefix("@")).encode().hex()
+    return _AUTHOR + fold(clean(handle).removeprefix("@")).encode().hex()
 
 
 def author_id_mark(source: str, author_id: str) -> str:
@@ -70,7 +71,7 @@ def author_id_mark(source: str, author_id: str) -> str:
 
 
 def source_mark(source: str) -> str:
-    return _SOURCE + source.encode().hex()
+    return _SOURCE + clean(source).encode().hex()
 
 
 def terms(post: Post) -> list[str]:
