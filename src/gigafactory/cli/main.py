@@ -167,6 +167,16 @@ COMMANDS = {
             "gigafactory race --owner xAI --rivals google,microsoft,meta --by 2030-12-31 --html race.html",
         ),
     ),
+    "chat": Command(
+        "gigafactory.cli.chat:chat",
+        "Serve a page and an API that answer from live posts, with what supports each sentence.",
+        ("gigafactory chat", "gigafactory chat examples/chat.toml --no-open"),
+    ),
+    "ask": Command(
+        "gigafactory.cli.ask:ask",
+        "Answer a question from posts, in the terminal.",
+        ('gigafactory ask "What happened to the bridge?"', 'gigafactory ask "Who won?" examples/chat.toml --json'),
+    ),
     "feed run": Command(
         "gigafactory.cli.feed:run",
         "Read live posts into the store: X, Bluesky, Mastodon, feeds, recordings.",
