@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 
-from bench.replay.questions import Key, Question
+from bench.replay.asker import Key, Question
 from bench.replay.timeline import Told
 from gigafactory.chat.answer import Answer, Citation, Claim, Verdict
 from gigafactory.chat.ask import ask

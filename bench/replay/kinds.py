@@ -99,8 +99,8 @@ def goals(rng: Random, names: Names, at: float) -> Value:
 
 
 def tally(rng: Random, names: Names, at: float) -> Value:
-    first, second = rng.randint(12, 60), rng.randint(5, 50)
-    return Score(first, second if second != first else second + 1)
+    first = rng.randint(12, 60)
+    return Score(first, rng.randint(3, first - 1))
 
 
 def _one(name: str, make: Callable[[Names], str]) -> Callable[[Names], Fields]:
@@ -129,6 +129,16 @@ def _near_product(names: Names, old: Fields) -> Fields:
         "product": f"{old['product'].split(' ')[0]} {names.pick('product_kind')} {names.pick('mark')}",
         "firm": old["firm"],
     }
+
+
+def _statement(names: Names) -> Fields:
+    return {"quote": names.once("quote_head", "quote_middle", "quote_tail", joint=" "), "firm": names.company()}
+
+
+def _near_statement(names: Names, old: Fields) -> Fields:
+    """Almost the same words, by somebody else of the same place."""
+    head, _, tail = old["quote"].rpartition(" ")
+    return {"quote": f"{head} {names.pick('second')} {tail}", "firm": old["firm"]}
 
 
 KINDS: dict[str, Kind] = {
@@ -266,5 +276,12 @@ KINDS: dict[str, Kind] = {
         attributes={"age": count(300, 90_000, round_to=100), "leader": person, "objects": count(5, 4000)},
         main="objects",
         official="{site}Dig",
+    ),
+    "statement": Kind(
+        fields=_statement,
+        near=_near_statement,
+        attributes={"speaker": person, "venue": town},
+        main="speaker",
+        official="{firm}Press",
     ),
 }

@@ -11,8 +11,9 @@ from typing import Any
 
 from bench.common import machine_facts, write_results
 from bench.replay.answerers import Answerer, best_match, chat, oracle
+from bench.replay.asker import Question
 from bench.replay.build import build
-from bench.replay.questions import Question, questions
+from bench.replay.questions import questions
 from bench.replay.score import Result, index, score
 from bench.replay.timeline import Timeline
 from gigafactory.factory.feed import StoreSection

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from bench.replay.questions import Key, Question
+from bench.replay.asker import Key, Question
 from bench.replay.read import HANDLE, foreign, says
 from bench.replay.timeline import FACTS, Timeline, Told
 from gigafactory.chat.answer import Answer, Citation, Claim, Verdict

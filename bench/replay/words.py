@@ -77,6 +77,7 @@ FIELDS = {
     "resignation": ("person", "role", "firm"),
     "rescue": ("peak",),
     "find": ("site",),
+    "statement": ("quote", "firm"),
 }
 
 

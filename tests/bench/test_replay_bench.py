@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from bench.replay import answerers, build, questions, read, run, score, template, timeline, values, words
+from bench.replay import answerers, asker, build, questions, read, run, score, template, timeline, values, words
 from gigafactory.chat.answer import Answer, Claim, Verdict
 from gigafactory.factory.feed import StoreSection
 from gigafactory.feed.open import open_store
@@ -31,7 +31,7 @@ def line(request: pytest.FixtureRequest) -> timeline.Timeline:
 
 
 @pytest.fixture(scope="module")
-def asked(line: timeline.Timeline) -> list[questions.Question]:
+def asked(line: timeline.Timeline) -> list[asker.Question]:
     return questions.questions(line, 60)
 
 
@@ -59,9 +59,7 @@ def test_the_two_wordings_share_no_sentence_and_no_name() -> None:
             assert shared == bare or key == "topic", f"{table}.{key}: {shared - bare}"
 
 
-def test_a_seed_gives_the_same_posts_and_questions_again(
-    line: timeline.Timeline, asked: list[questions.Question]
-) -> None:
+def test_a_seed_gives_the_same_posts_and_questions_again(line: timeline.Timeline, asked: list[asker.Question]) -> None:
     again = build.build(line.seed, 1000)
     assert again.feed() == line.feed()
     assert questions.questions(again, 60) == asked
@@ -126,7 +124,7 @@ def test_what_no_post_says_is_foreign() -> None:
 
 
 def test_the_oracle_is_right_in_the_eyes_of_the_scorer(
-    line: timeline.Timeline, asked: list[questions.Question], store: Store
+    line: timeline.Timeline, asked: list[asker.Question], store: Store
 ) -> None:
     results = run.run(line, asked, answerers.oracle(score.index(line)), store)
     assert [(result.question.text, result.why) for result in results if not result.cited] == []
@@ -134,7 +132,7 @@ def test_the_oracle_is_right_in_the_eyes_of_the_scorer(
     assert len({question.label for question in asked}) >= 15
 
 
-def test_gold_holds_as_long_as_it_says(line: timeline.Timeline, asked: list[questions.Question]) -> None:
+def test_gold_holds_as_long_as_it_says(line: timeline.Timeline, asked: list[asker.Question]) -> None:
     """Between `since` and `until` some post states the gold; right after `until` none does, or another value holds."""
     checked = 0
     for question in asked:
@@ -148,7 +146,7 @@ def test_gold_holds_as_long_as_it_says(line: timeline.Timeline, asked: list[ques
     assert checked > 0
 
 
-Change = Callable[[Answer, questions.Question, timeline.Timeline], Answer]
+Change = Callable[[Answer, asker.Question, timeline.Timeline], Answer]
 
 
 def _claims(answer: Answer, **changes: object) -> Answer:
@@ -180,7 +178,7 @@ FAULTS: dict[str, Change] = {
 
 
 def _other(
-    answer: Answer, line: timeline.Timeline, question: questions.Question, fits: Callable[[timeline.Told], bool]
+    answer: Answer, line: timeline.Timeline, question: asker.Question, fits: Callable[[timeline.Told], bool]
 ) -> Answer:
     told = next(told for told in line.told if fits(told) and told.visible(question.asked_at))
     post, _ = told.now(question.asked_at)
@@ -192,7 +190,7 @@ def _other(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_scorer_catches(fault: str, line: timeline.Timeline, asked: list[questions.Question], store: Store) -> None:
+def test_the_scorer_catches(fault: str, line: timeline.Timeline, asked: list[asker.Question], store: Store) -> None:
     posts = score.index(line)
     oracle = answerers.oracle(posts)
     for question in [question for question in asked if question.answerable][-12:]:
@@ -204,7 +202,7 @@ def test_the_scorer_catches(fault: str, line: timeline.Timeline, asked: list[que
 
 
 def test_an_answer_where_none_is_to_be_had_is_wrong(
-    line: timeline.Timeline, asked: list[questions.Question], store: Store
+    line: timeline.Timeline, asked: list[asker.Question], store: Store
 ) -> None:
     posts = score.index(line)
     given = answerers.oracle(posts)(next(question for question in asked if question.answerable), store)
@@ -214,7 +212,7 @@ def test_an_answer_where_none_is_to_be_had_is_wrong(
 
 
 def test_a_search_engine_that_quotes_its_best_post_is_far_from_the_goal(
-    line: timeline.Timeline, asked: list[questions.Question], store: Store
+    line: timeline.Timeline, asked: list[asker.Question], store: Store
 ) -> None:
     found = run.measures(run.run(line, asked, answerers.best_match, store))
     assert found["right_cited"] < 0.8
