@@ -162,7 +162,7 @@ def account(asker: Asker) -> Question | None:
     if not fit:
         return None
     told = asker.rng.choice(fit)
-    key, text = frozenset((told.key(),)), asker.of_account(event, told.post.author)
+    text, key = asker.of_account(event, told.post.author), frozenset((told.key(),))
     return Question(
         text, "what an account said", event.kind, event.number, round(at, 3), True, supports=key, related=key
     )

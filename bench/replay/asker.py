@@ -182,6 +182,8 @@ class Asker:
                 self.rng,
                 {"q": question, "day": day, "day_start": day[:1].upper() + day[1:]},
             )
+        if "?" not in question:
+            return f"{question} {day}"
         head, mark, tail = question.rpartition("?")
         return f"{head} {day}{mark}{tail}"
 

@@ -138,7 +138,7 @@ def _statement(names: Names) -> Fields:
 def _near_statement(names: Names, old: Fields) -> Fields:
     """Almost the same words, by somebody else of the same place."""
     head, _, tail = old["quote"].rpartition(" ")
-    return {"quote": f"{head} {names.pick('second')} {tail}", "firm": old["firm"]}
+    return {"quote": f"{head} {names.pick('second').lower()} {tail}", "firm": old["firm"]}
 
 
 KINDS: dict[str, Kind] = {
