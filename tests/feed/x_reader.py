@@ -12,6 +12,7 @@ from fake_x import TOKEN, FakeX, World
 from store_oracle import Oracle
 from virtual_time import VirtualClock
 
+from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Health
 from gigafactory.feed.post import Event, Post
@@ -69,7 +70,7 @@ class Reader:
     async def crash(self) -> None:
         assert self.task is not None
         self.task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
+        with contextlib.suppress(asyncio.CancelledError, UserError):
             await self.task
         self.waiting = []
 

@@ -67,7 +67,7 @@ class XConnector:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._posts())
                 group.create_task(filler.run())
-                group.create_task(deletions.run())
+                group.create_task(deletions.run(group))
         except ExceptionGroup as failed:
             raise _first(failed.split(UserError)[0] or failed) from None
         finally:
@@ -96,7 +96,7 @@ class XConnector:
                 await self._wait_for_month()
             except ApiError as error:
                 if error.status != 409:  # no rules: someone has deleted them
-                    raise UserError(f"feed: source {self.name!r}: {self._hidden(str(error))}") from None
+                    raise self._hopeless(error) from None
                 self._broke(str(error))
                 await self.clock.sleep(delay_s(Failure.SERVER, 1))
 
@@ -178,8 +178,8 @@ class XConnector:
         try:
             self.state.rules = await self.api.patiently(RULES, self._broke, self._synced)
         except ApiError as error:
-            reason = refused(error.answer, self.rules, self.field)
-            raise UserError(self._hidden(reason or f"{self.field}: {error}")) from None
+            reason = refused(error.answer, self.rules, self.field) if error.status == 400 else None
+            raise (UserError(self._hidden(reason)) if reason else self._hopeless(error)) from None
 
     async def _synced(self) -> frozenset[str]:
         """One pass; ids of the wanted rules."""
@@ -221,6 +221,10 @@ class XConnector:
                 f"rules: {change.others} of this app are not of this source; their posts are charged too",
                 self.clock.now(),
             )
+
+    def _hopeless(self, error: ApiError) -> UserError:
+        token = f": the token in {self.source.token_env} is refused" if error.status == 401 else ""
+        return UserError(self._hidden(f"feed: source {self.name!r}{token}: {error}"))
 
     def _hidden(self, message: str) -> str:
         """As Health keeps it: one line, no token."""

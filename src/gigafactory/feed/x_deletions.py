@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
 from functools import partial
@@ -60,40 +60,37 @@ class Deletions:
         self.fields = fields
         self.jobs = True
         self.streams = False
-        self._open = asyncio.Event()
         self._check_now = asyncio.Event()
 
-    async def run(self) -> None:
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._check_after_gaps())
-                for kind in KINDS:
-                    for partition in range(1, PARTITIONS + 1):
-                        group.create_task(self._follow(kind, partition))
-        except ExceptionGroup as failed:
-            if failed.split(ApiError)[1] is not None:
-                raise
-        self.streams = False
+    async def run(self, group: asyncio.TaskGroup) -> None:
+        """For ever. The first stream finds out whether the plan has them; the others then run in `group`."""
+        await self._follow(KINDS[0], 1, partial(self._start_others, group))
         await self._check_by_the_clock()
 
-    async def _follow(self, kind: str, partition: int) -> None:
-        """One compliance stream. The first finds out whether the plan has them."""
-        if (kind, partition) != (KINDS[0], 1):
-            await self._open.wait()
+    def _start_others(self, group: asyncio.TaskGroup) -> None:
+        if not self.streams:
+            self.streams = True
+            group.create_task(self._check_after_gaps())
+            for kind in KINDS:
+                for partition in range(1, PARTITIONS + 1):
+                    if (kind, partition) != (KINDS[0], 1):
+                        group.create_task(self._follow(kind, partition, lambda: None))
+
+    async def _follow(self, kind: str, partition: int, connected: Callable[[], None]) -> None:
+        """One compliance stream, until X refuses it for good."""
         key = f"{kind}:{partition}"
 
         async def take(lines: list[bytes], overlong: int, caught_up: bool) -> None:
             await self._take(key, lines, overlong, caught_up)
 
         async def opened(at: float, gap_since: float | None) -> None:
-            self.streams = True
-            self._open.set()
+            connected()
             if gap_since is not None:
                 self._check_now.set()
             if gap_since is not None or key not in self.state.read_to:
                 await self.state.hand_on(lambda: self._read_to(key, at))
 
-        await Follower(
+        follower = Follower(
             api=self.api,
             clock=self.state.clock,
             plan=self.plan,
@@ -103,7 +100,12 @@ class Deletions:
             take=take,
             opened=opened,
             broke=lambda message: self._tell(f"compliance of {kind}: {message}"),
-        ).run()
+        )
+        try:
+            await follower.run()
+        except ApiError as error:
+            if self.streams:
+                self._tell(f"compliance of {kind}: {error}")
 
     def _read_to(self, key: str, at: float) -> list[Event]:
         self.state.read_to[key] = at

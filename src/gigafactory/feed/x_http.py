@@ -40,9 +40,9 @@ class Window:
 
     def wait_s(self, now: float) -> float:
         """Until the next request is allowed; a reset that X puts further off than its window is not believed."""
-        if self.remaining is None or self.remaining > 0 or self.reset_at is None:
+        if self.remaining is None or self.remaining > 0 or self.reset_at is None or self.reset_at <= now:
             return 0.0
-        return min(max(self.reset_at - now, 0.0), WINDOW_S) + 1.0
+        return min(self.reset_at - now, WINDOW_S) + 1.0
 
 
 class ApiError(Exception):

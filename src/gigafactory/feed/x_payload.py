@@ -4,6 +4,7 @@ out and add new kinds of messages at any time; what is not understood is a BadLi
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +14,7 @@ from gigafactory.feed.intake import clean
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
 
 EPOCH_MS = 1_288_834_974_657  # of X's ids: milliseconds since then, times 2**22
+HANDLE = re.compile(r"[A-Za-z0-9_]{1,50}")
 REFERENCES = {"replied_to": "reply", "quoted": "quote", "retweeted": "repost"}
 ENTITIES = (("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&"))  # X escapes these three in texts, and no others
 LARGEST_ID = 2**63 - 1
@@ -126,7 +128,8 @@ def parse_post(raw: Any, handles: dict[str, str], source: str, now: float) -> Po
     for escaped, sign in ENTITIES:
         text = text.replace(escaped, sign)
     author_id = str(raw["author_id"]) if _is_id(raw.get("author_id")) else ""
-    handle = clean(handles.get(author_id, "")).strip() or author_id
+    handle = handles.get(author_id, "")
+    handle = handle if HANDLE.fullmatch(handle) else author_id
     versions = [version for version in _list(raw.get("edit_history_tweet_ids")) if _is_id(version)]
     versions = sorted({str(version) for version in versions} | {id}, key=int)
     lang = raw.get("lang")

@@ -78,7 +78,8 @@ def refused(answer: dict[str, Any], wanted: Sequence[str], field: str) -> str | 
             continue
         where = f"{field}[{wanted.index(problem.resource)}]" if problem.resource in wanted else field
         details = next((_details(raw) for raw in answer.get("errors", []) if _value(raw) == problem.resource), "")
-        told.append(f"{where}: X refuses {problem.resource[:80]!r}: {details or problem}")
+        which = f"X refuses {problem.resource[:80]!r}: " if problem.resource else ""
+        told.append(f"{where}: {which}{details or problem}")
     return "; ".join(told[:3]) + (f"; and {len(told) - 3} more" if len(told) > 3 else "") if told else None
 
 
