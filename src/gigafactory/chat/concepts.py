@@ -128,7 +128,7 @@ exhibition: exhibition, exhibit, show, display, gallery, museum
 film: film, movie, picture, premiere, screening
 book: book, novel, title, publish
 album: album, record, single, song, track, release
-prize: prize, award, medal, trophy, honour, win, winner, cup, preis, premio, prix, 賞, 奖, collect, bag, take home, took home, go to, goes to, went to, recipient, laureate, honoured, honored, picked up, receive, got, get, earn
+prize: prize, go, deserved,  award, medal, trophy, honour, win, winner, cup, preis, premio, prix, 賞, 奖, collect, bag, take home, took home, go to, goes to, went to, recipient, laureate, honoured, honored, picked up, receive, got, get, earn
 headline: headline, headliner, main act, top act, lead act, star act, top of the bill, top the bill, tops the bill, closing act, close the show, main attraction, biggest name, star, headlining, headlined, play, perform, lead, big name
 buyer: buy, buyer, purchaser, acquirer, acquire, take over, takeover, purchase, own, new owner, snap up, bid, win control, swallow, merge, bought, kauft, compra, rachete, achete, acquista, 買収, 收购, 인수
 worker: worker, staff, employee, nurse, driver, member, striker, people, teacher, crew, labour, workforce, union, arbeiter, trabajadores, ouvriers, travailleurs, lavoratori, 従業員, 工人, 職員, 노동자
@@ -155,6 +155,7 @@ cut: cut, reduce, slash, trim, lower
 building: library, museum, theatre, theater, stadium, arena, hotel, mall, factory, warehouse, tower, hall, station, airport, church, cathedral, market, plant, mill, centre, center, house, palace, castle, park, zoo
 gate: gate, platform, terminal, pier, bay, track, stand
 colour: color, colour, red, blue, green, white, black, yellow, orange, grey, purple
+predecessor: was replaced, were replaced, is replaced, be replaced, been replaced, got replaced, being replaced, was succeeded, predecessor, outgoing, ousted, replaces, succeeds, replacing, succeeding, takes over from, took over from, taking over from, in place of, in for, instead of
 speak: speak, speech, talk, address, keynote, tell, speaker, lecture, give
 species: species, animal, bird, fish, whale, bear, dog, cat, wolf
 replace: replace, succeed, take over, substitute, successor, instead, stand in, fill in, new, predecessor, follow, successor to
@@ -256,8 +257,8 @@ CONTRASTS = _contrasts()
 OPPOSITES = _opposites()
 # a name followed by another word of one of these is another thing: Northgate tunnel, where Northgate bridge is asked
 KINDS_OF_THINGS = frozenset(
-    "lane train bus flight ship rocket car company team school hospital court festival exhibition film book album match "
-    "product software site prize law building head".split()
+    "lane train bus flight ship rocket car company team school hospital court festival exhibition film book album "
+    "product software site prize law building".split()
 )
 LONGEST = max(map(len, FAMILIES))
 _MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {}

@@ -54,7 +54,8 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
         else:
             return Named(0.0, None)
     for phrase in asked.phrases:
-        sure *= _phrase(reading, [asked.terms[i].word for i in phrase], parents)
+        words = [asked.terms[i].word for i in phrase]
+        sure *= 1.0 if "".join(words) in squeezed else _phrase(reading, words, parents)
     sure *= _beside(reading, asked)
     first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
     return Named(sure, first)
@@ -86,7 +87,7 @@ def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) 
                 return 1.0
         if "".join(words) in sequence:
             return 1.0
-    return 0.5
+    return 0.4
 
 
 def _beside(reading: Reading, asked: Asked) -> float:
@@ -104,20 +105,22 @@ def _beside(reading: Reading, asked: Asked) -> float:
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
-            fit = min(_fits(tokens, place, head, mine), _led(tokens, place, mine))
+            fit = min(_fits(tokens, place, head, terms[index + 1 :]), _led(tokens, place, mine))
             best = fit if best is None else max(best, fit)
         if best is not None:
             worst = min(worst, best)
     return worst
 
 
-def _fits(tokens: Sequence[Token], place: int, head: Term | None, mine: set[str]) -> float:
-    """How well the name at `place` is the one asked for, by what follows it."""
-    while True:
-        after = _joined(tokens, place)
-        if after is None or not (after.word in mine or after.stem in mine):
+def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term]) -> float:
+    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it."""
+    after = _joined(tokens, place)
+    alone = True
+    for term in later:
+        if after is None or (after.stem != term.stem and after.word != term.word):
             break
-        place += 1
+        place, alone = place + 1, False
+        after = _joined(tokens, place)
     if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
         return 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
@@ -125,6 +128,8 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, mine: set[str]
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
+    if alone and head is not None and not head.concepts and not shared and head.stem not in {t.stem for t in tokens}:
+        return 0.3  # the Xenogen kettle, where the Xenogen stroller is asked
     return 1.0
 
 
@@ -211,6 +216,15 @@ class _Said:
             places = {i for i, t in enumerate(self.tokens) if t.stem in OPPOSITES and OPPOSITES[t.stem][0] == line}
             if places:
                 return 0.8, places
+        if len(term.word) >= 8:  # "sats" for "satellites"
+            places = {
+                i
+                for i, token in enumerate(self.tokens)
+                if token.kind == "word" and 3 <= len(token.word.removesuffix("s")) <= 5
+                and term.word.startswith(token.word.removesuffix("s"))
+            }  # fmt: skip
+            if places:
+                return 0.6, places
         if len(term.stem) >= 5:  # a compound or another ending: "refloat" in "refloating"
             places = {
                 i

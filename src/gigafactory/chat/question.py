@@ -9,7 +9,7 @@ from datetime import UTC, tzinfo
 from enum import StrEnum
 
 from gigafactory.chat.answer import Window
-from gigafactory.chat.concepts import FAMILIES, concepts_in, concepts_of
+from gigafactory.chat.concepts import FAMILIES, LONGEST, concepts_in, concepts_of
 from gigafactory.chat.hedges import STOP
 from gigafactory.chat.numbers import MEASURES
 from gigafactory.chat.tokens import Token, fold, tokens
@@ -147,133 +147,16 @@ _QUESTION_WORDS = frozenset(
     "please tell i the a an in on at for of to and or by from with since after before during until it this that there "
     "any whether if".split()
 )
-_FLUFF = frozenset(
-    [
-        "please",
-        "tell",
-        "know",
-        "give",
-        "show",
-        "find",
-        "ask",
-        "question",
-        "anyone",
-        "somebody",
-        "someone",
-        "everyone",
-        "anything",
-        "something",
-        "thing",
-        "things",
-        "much",
-        "many",
-        "lot",
-        "exact",
-        "exactly",
-        "current",
-        "currently",
-        "latest",
-        "now",
-        "recent",
-        "recently",
-        "new",
-        "news",
-        "update",
-        "updates",
-        "happen",
-        "happened",
-        "happening",
-        "going",
-        "far",
-        "yet",
-        "already",
-        "so",
-        "just",
-        "actually",
-        "really",
-        "right",
-        "moment",
-        "today",
-        "get",
-        "got",
-        "s",
-        "what's",
-        "who's",
-        "official",
-        "officially",
-        "say",
-        "said",
-        "says",
-        "saying",
-        "post",
-        "posts",
-        "posted",
-        "tweet",
-        "tweets",
-        "tweeted",
-        "wrote",
-        "write",
-        "people's",
-        "hear",
-        "heard",
-        "report",
-        "reported",
-        "reports",
-        "reportedly",
-        "according",
-        "name",
-        "called",
-        "know",
-        "known",
-        "far",
-        "long",
-        "often",
-        "tall",
-        "high",
-        "fast",
-        "big",
-        "large",
-        "old",
-        "hot",
-        "cold",
-        "heavy",
-        "strong",
-        "deep",
-        "wide",
-        "change",
-        "changed",
-        "changes",
-        "summary",
-        "summarise",
-        "summarize",
-        "day",
-        "time",
-        "date",
-        "hour",
-        "kind",
-        "type",
-        "number",
-        "total",
-        "amount",
-        "figure",
-        "likely",
-        "make",
-        "made",
-        "take",
-        "took",
-        "use",
-        "used",
-        "there",
-        "here",
-        "like",
-        "also",
-        "still",
-        "since",
-        "about",
-        "last",
-        "first",
-    ]
-)
+_FLUFF_WORDS = """
+please tell know give show find ask question anyone somebody someone everyone anything something thing things much
+many lot exact exactly current currently latest now recent recently new news update updates happen happened happening
+going far yet already so just actually really right moment today get got s what's who's official officially say said
+says saying post posts posted tweet tweets tweeted wrote write people's hear heard report reported reports reportedly
+according name called know known far long often tall high fast big large old hot cold heavy strong deep wide change
+changed changes summary summarise summarize day time date hour kind type number total amount figure likely make made
+take took use used there here like also still since about last first
+"""
+_FLUFF = frozenset(_FLUFF_WORDS.split())
 # they say how it is asked more than what: alone they make no post an answer
 LIGHT = 0.3
 _LIGHT = frozenset(
@@ -281,131 +164,19 @@ _LIGHT = frozenset(
     "place near person man woman player team side company firm candidate party group country band actor estimated "
     "given stated announced announce reported involved considered mentioned".split()
 )
-_OTHER_STOPS = frozenset(
-    [
-        "el",
-        "la",
-        "los",
-        "las",
-        "un",
-        "una",
-        "unos",
-        "unas",
-        "de",
-        "del",
-        "al",
-        "en",
-        "y",
-        "o",
-        "que",
-        "se",
-        "por",
-        "para",
-        "con",
-        "es",
-        "son",
-        "fue",
-        "fueron",
-        "ha",
-        "han",
-        "esta",
-        "este",
-        "le",
-        "les",
-        "des",
-        "du",
-        "et",
-        "au",
-        "aux",
-        "est",
-        "sont",
-        "dans",
-        "sur",
-        "pour",
-        "par",
-        "avec",
-        "ce",
-        "cette",
-        "il",
-        "elle",
-        "qui",
-        "quoi",
-        "der",
-        "die",
-        "das",
-        "den",
-        "dem",
-        "des",
-        "ein",
-        "eine",
-        "einen",
-        "einem",
-        "und",
-        "oder",
-        "ist",
-        "sind",
-        "war",
-        "waren",
-        "wird",
-        "wurde",
-        "im",
-        "am",
-        "zu",
-        "zur",
-        "zum",
-        "mit",
-        "von",
-        "auf",
-        "fur",
-        "bei",
-        "hat",
-        "haben",
-        "quien",
-        "quienes",
-        "cuando",
-        "donde",
-        "cuantos",
-        "cuantas",
-        "cuanto",
-        "cuanta",
-        "quand",
-        "ou",
-        "combien",
-        "pourquoi",
-        "wer",
-        "wann",
-        "wo",
-        "wie",
-        "viele",
-        "viel",
-        "warum",
-        "quem",
-        "quando",
-        "onde",
-        "quantos",
-        "quantas",
-        "chi",
-        "dove",
-        "quanti",
-        "quante",
-        "che",
-        "di",
-        "il",
-        "lo",
-        "gli",
-        "nel",
-        "nella",
-        "della",
-        "uma",
-        "um",
-        "no",
-        "na",
-        "os",
-        "as",
-        "e",
-        "foi",
-    ]
-)
+_TITLES_WORDS = """
+mayor president minister senator governor chancellor king queen prince princess dr mr mrs ms sir dame lord lady judge
+justice coach captain general colonel professor prof chairman chairwoman director ceo secretary councillor mp pope
+"""
+_TITLES = frozenset(_TITLES_WORDS.split())
+_OTHER_STOPS_WORDS = """
+el la los las un una unos unas de del al en y o que se por para con es son fue fueron ha han esta este le les des du
+et au aux est sont dans sur pour par avec ce cette il elle qui quoi der die das den dem des ein eine einen einem und
+oder ist sind war waren wird wurde im am zu zur zum mit von auf fur bei hat haben quien quienes cuando donde cuantos
+cuantas cuanto cuanta quand ou combien pourquoi wer wann wo wie viele viel warum quem quando onde quantos quantas chi
+dove quanti quante che di il lo gli nel nella della uma um no na os as e foi
+"""
+_OTHER_STOPS = frozenset(_OTHER_STOPS_WORDS.split())
 
 
 def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window | None = None) -> Asked:
@@ -486,14 +257,11 @@ def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple
     phrases: list[tuple[int, ...]] = []
     run: list[int] = []
     before: Token | None = None
-    concepts: dict[int, set[str]] = {}
-    for concept, at in concepts_in(found).items():
-        for i in at:
-            concepts.setdefault(found[i].start, set()).add(concept)
+    concepts = _phrase_concepts(found)
     for token in words:
         joined = before is not None and token.start - before.end <= 1
         glued = bool(run) and before is not None and token.start == before.end  # "14" and "b" of "Haliport-14b"
-        index = _term(token, token is words[0], cased, terms, place, frozenset(concepts.get(token.start, ())), glued)
+        index = _term(token, token is words[0], cased, terms, place, concepts.get(token.start), glued)
         if index is not None:
             terms[index] = replace(terms[index], search=_chunk(text, token))
         if index is not None and terms[index].name:
@@ -510,6 +278,22 @@ def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple
     return tuple(terms), tuple(dict.fromkeys(phrases)), cased
 
 
+def _phrase_concepts(found: tuple[Token, ...]) -> dict[int, frozenset[str]]:
+    """What phrases of several words say, by where their content words start: "main act", "takes over"; of a phrase of
+    stop words only ("is down"), by its last."""
+    said: dict[int, frozenset[str]] = {}
+    stems = [token.stem for token in found]
+    for length in range(LONGEST, 1, -1):
+        for first in range(len(found) - length + 1):
+            span = found[first : first + length]
+            concepts = FAMILIES.get(tuple(stems[first : first + length]))
+            if not concepts or any(token.start in said or token.text[0].isupper() for token in span[1:]):
+                continue
+            content = [token for token in span if token.word not in STOP] or [span[-1]]
+            said.update(dict.fromkeys((token.start for token in content), concepts))
+    return said
+
+
 def _chunk(text: str, token: Token) -> str:
     """The run of letters, digits, hyphens and points around the token."""
     start, end = token.start, token.end
@@ -523,20 +307,22 @@ def _chunk(text: str, token: Token) -> str:
 
 
 def _term(
-    token: Token, first: bool, cased: bool, terms: list[Term], place: dict[str, int], said: frozenset[str], glued: bool
+    token: Token, first: bool, cased: bool, terms: list[Term], place: dict[str, int], said: frozenset[str] | None, glued: bool
 ) -> int | None:
     """The index of the token's term; None for a word without content."""
     upper = token.text[0].isupper()
     name = token.kind in ("number", "handle") or any(c.isdigit() for c in token.text) or glued
     if not name and cased and upper and token.word not in _QUESTION_WORDS:
         name = not first or (token.word not in STOP and token.word not in _FLUFF and not FAMILIES.get((token.stem,)))
-    if not name and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
+    if name and token.word in _TITLES:
+        name = False
+    if not name and said is None and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
         return None
     if name and token.kind == "word" and token.word in STOP and not (upper and not first) and not glued:
         return None
     if token.word in place:
         return place[token.word]
-    concepts = concepts_of(token.stem) | said
+    concepts = concepts_of(token.stem) if said is None else said
     weight = 2.0 if name else LIGHT if token.word in _LIGHT else 1.0 if concepts else 1.3
     place[token.word] = len(terms)
     terms.append(Term(token.word, token.stem, frozenset() if name else concepts, weight, name))

@@ -28,6 +28,8 @@ _INJECTION = re.compile(
     r"|\b(?:answer|reply|respond|output|print|say)\b[^.!?\n]{0,30}\b(?:exactly|only|always|with the (?:word|words|text|phrase)|verbatim)\b[^.!?\n]{0,60}"
     r"(?=.*\b(?:question|asked|user|prompt|assistant|ai|model)\b)"
     r"|\bwhen(?:ever)? (?:asked|you are asked|anyone asks|a user asks|users? asks?|someone asks)\b|\bif you(?:'re| are) an? (?:ai|llm|assistant|bot|language model)"
+    r"|\b(?:note|message|attention|instructions?|reminder|hey|dear|hello|memo|psa|to) (?:to |for |all |any |every |the )*(?:chat ?bots?|bots|ais?|ai (?:models?|systems?|agents?|assistants?)|"
+    r"assistants?|llms?|language models?|grok|crawlers?|summari[sz]ers?|machines?)\b|\b(?:cite|quote|prefer|rank|trust) (?:only )?this (?:post|account|source|message)\b"
     r"|<\s*/?\s*(?:system|instructions?|assistant|tool|im_start|im_end)|\[/?inst\]|<\|"
 )
 _ASKING = re.compile(
@@ -57,29 +59,15 @@ _DENIED = re.compile(
     r"\b(?:false|untrue|not true|no truth|den(?:y|ies|ied)|debunk\w*|contrary to|ignore|dismiss\w*|despite|wrong|hoax|fake|"
     r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
 )
-_WEAK = frozenset(
-    [
-        "may",
-        "might",
-        "could",
-        "possibly",
-        "perhaps",
-        "maybe",
-        "likely",
-        "probably",
-        "potentially",
-        "unlikely",
-        "seems",
-        "seem",
-        "appears",
-        "appear",
-        "unclear",
-        "suggests",
-    ]
-)
+_WEAK_WORDS = """
+may might could possibly perhaps maybe likely probably potentially unlikely seems seem appears appear unclear suggests
+"""
+_WEAK = frozenset(_WEAK_WORDS.split())
 _PAST = re.compile(
     r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
-    r"last (?:year|season|time|decade|century)|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+    r"last (?:year|season|time|decade|century|term|edition|election|meeting|mission)|"
+    r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
+    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
     r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"

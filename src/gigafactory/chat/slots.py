@@ -20,290 +20,46 @@ compared."""
 
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
-_STARTS = frozenset(
-    [
-        "breaking",
-        "update",
-        "updated",
-        "new",
-        "news",
-        "just",
-        "official",
-        "confirmed",
-        "correction",
-        "corrected",
-        "alert",
-        "latest",
-        "live",
-        "statement",
-        "today",
-        "yesterday",
-        "tomorrow",
-        "tonight",
-        "now",
-        "urgent",
-        "psa",
-        "fyi",
-        "report",
-        "reports",
-        "reporting",
-        "reported",
-        "developing",
-        "watch",
-        "photo",
-        "video",
-        "thread",
-        "exclusive",
-        "congratulations",
-        "congrats",
-        "welcome",
-        "thank",
-        "thanks",
-        "great",
-        "good",
-        "well",
-        "wow",
-        "big",
-        "huge",
-        "yes",
-        "no",
-        "not",
-        "ok",
-        "okay",
-        "final",
-        "full",
-        "half",
-        "ft",
-        "ht",
-        "result",
-        "results",
-        "local",
-        "officials",
-        "police",
-        "residents",
-        "people",
-        "workers",
-        "passengers",
-        "crews",
-        "fans",
-        "voters",
-        "customers",
-        "meanwhile",
-        "finally",
-        "sadly",
-        "rt",
-        "via",
-        "source",
-        "sources",
-        "statement",
-        "reminder",
-        "recap",
-        "please",
-        "total",
-        "according",
-        "following",
-        "despite",
-        "after",
-        "before",
-        "during",
-        "while",
-        "when",
-        "since",
-        "with",
-        "without",
-        "only",
-        "about",
-        "over",
-        "under",
-        "more",
-        "less",
-        "all",
-        "some",
-        "both",
-        "first",
-        "second",
-        "third",
-        "next",
-        "last",
-        "everyone",
-        "nobody",
-        "someone",
-        "utc",
-        "gmt",
-        "est",
-        "cet",
-        "pst",
-        "jst",
-        "ist",
-        "aest",
-        "cest",
-        "edt",
-        "pdt",
-        "am",
-        "pm",
-        "mon",
-        "tue",
-        "wed",
-        "thu",
-        "fri",
-        "sat",
-        "sun",
-        "monday",
-        "tuesday",
-        "wednesday",
-        "thursday",
-        "friday",
-        "saturday",
-        "sunday",
-        "january",
-        "february",
-        "march",
-        "april",
-        "may",
-        "june",
-        "july",
-        "august",
-        "september",
-        "october",
-        "november",
-        "december",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "sir",
-        "team",
-        "club",
-        "city",
-        "council",
-        "government",
-        "mayor",
-        "president",
-        "chair",
-        "chief",
-        "director",
-        "minister",
-        "ceo",
-        "coach",
-        "captain",
-        "manager",
-        "there",
-        "here",
-        "it",
-        "its",
-        "this",
-        "that",
-        "these",
-        "those",
-        "he",
-        "she",
-        "they",
-        "we",
-        "you",
-        "i",
-        "our",
-        "his",
-        "her",
-        "their",
-        "my",
-        "the",
-        "a",
-        "an",
-        "and",
-        "but",
-        "so",
-        "in",
-        "on",
-        "at",
-        "by",
-        "for",
-        "from",
-        "to",
-        "of",
-        "as",
-        "is",
-        "was",
-        "are",
-        "were",
-        "be",
-        "has",
-        "have",
-        "had",
-        "will",
-        "would",
-    ]
-)
-_LINKS = frozenset(
-    ["of", "the", "de", "la", "van", "von", "der", "den", "bin", "al", "el", "du", "di", "da", "and", "&", "-"]
-)
-_PLACES = frozenset(
-    [
-        "in",
-        "at",
-        "near",
-        "outside",
-        "inside",
-        "off",
-        "around",
-        "beside",
-        "behind",
-        "opposite",
-        "along",
-        "between",
-        "from",
-        "to",
-        "into",
-        "onto",
-        "on",
-        "under",
-        "above",
-        "across",
-        "by",
-        "within",
-        "aboard",
-        "via",
-    ]
-)
+_STARTS_WORDS = """
+edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert latest live statement today
+yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing watch photo video thread
+exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no not ok okay final full
+half ft ht result results local officials police residents people workers passengers crews fans voters customers
+meanwhile finally sadly rt via source sources statement reminder recap please total according following despite after
+before during while when since with without only about over under more less all some both first second third next last
+everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed thu fri sat sun monday tuesday
+wednesday thursday friday saturday sunday january february march april may june july august september october november
+december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club city council government mayor
+president chair chief director minister ceo coach captain manager there here it its this that these those he she they
+we you i our his her their my the a an and but so in on at by for from to of as is was are were be has have had will
+would
+"""
+_STARTS = frozenset(_STARTS_WORDS.split())
+_WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
+_LINKS_WORDS = """
+of the de la van von der den bin al el du di da and & -
+"""
+_LINKS = frozenset(_LINKS_WORDS.split())
+_PLACES_WORDS = """
+in at near outside inside off around beside behind opposite along between from to into onto on under above across by
+within aboard via
+"""
+_PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
-    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|over (?:an?|the|its|their|unpaid|safety)|blam\w+|cause[ds]?|reasons?|trigger\w*|"
-    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|since|attribut\w+|culprit|"
+    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
+    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|(?:is|was|that's|here's) why|culprit|"
     r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
 )
+_OVER = re.compile(r"\b[Oo]ver (?!the\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
 _MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
 _IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
-_FORMER = frozenset(
-    [
-        "not",
-        "from",
-        "instead",
-        "than",
-        "earlier",
-        "previously",
-        "initially",
-        "originally",
-        "formerly",
-        "was",
-        "were",
-        "had",
-        "said",
-        "reported",
-    ]
-)
+_FORMER_WORDS = """
+not from instead than earlier previously initially originally formerly was were had said reported
+"""
+_FORMER = frozenset(_FORMER_WORDS.split())
 _SOON = re.compile(
     r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|moments ago)\b"
 )
@@ -334,7 +90,7 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         return _score(sentence, asked, covered)
     if asked.kind is Kind.WHY:
         plain = fold(sentence.text)
-        if _REASON_WORDS_OTHER.search(plain) or (covered and _REASONS.search(plain)):
+        if _REASON_WORDS_OTHER.search(plain) or (covered and (_REASONS.search(plain) or _OVER.search(sentence.text))):
             return Slot(_content(sentence, asked), 1.0)
         return Slot(_content(sentence, asked), 0.6) if covered and _IS_A.search(plain) else None
     return Slot(state(sentence), 1.0)
@@ -479,14 +235,17 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     words = sentence.tokens
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
     named = {term.word for term in asked.names}
-    rivals = len(asked.phrases) >= 2 and _wins(sentence)
+    winner = any(term.stem in _WINS for term in asked.terms)
+    rivals = winner and len(asked.names) >= 2 and _wins(sentence)
     found: list[tuple[int, int, Value]] = []
     former: list[Value] = []
     for first, last in names_in(sentence):
         if any(i in sentence.taken for i in range(first, last + 1)):
             continue
         name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
-        if not any(word not in mine for word in name) and not rivals:
+        if first and words[first - 1].text == "#":
+            continue
+        if not any(word not in mine and not word.isdigit() for word in name) and not rivals:
             continue
         if words[first].kind == "handle" and "".join(sorted(named)) and all(word in name[0] for word in named):
             continue  # the account of what is asked about
@@ -588,7 +347,9 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
     best: tuple[float, Value] | None = None
     former: list[Value] = []
     said = concepts_in(words) if asked.unit else {}
-    glued = _MAGNITUDE.search(sentence.text) if "magnitude" in {c for t in asked.terms for c in t.concepts} else None
+    strength_asked = not asked.unit and asked.measure <= {"count"}
+    quake = strength_asked and {"quake", "magnitude"} & {concept for term in asked.terms for concept in term.concepts}
+    glued = _MAGNITUDE.search(sentence.text) if quake else None
     if glued:
         best = (0.95, ("count", f"{float(glued[1]):.10g}"))
     for quantity in sentence.quantities:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from gigafactory.chat.events import Statement
 from gigafactory.chat.match import Named, about, cover
 from gigafactory.chat.reading import Reading, Sentence, chatty, takes_back
-from gigafactory.chat.question import Asked, Kind
+from gigafactory.chat.question import LIGHT, Asked, Kind
 from gigafactory.chat.retrieve import Gathered, Ranked
 from gigafactory.chat.slots import Slot, Value, slot, told_in
 
@@ -16,7 +16,7 @@ READ = 400  # posts whose sentences are looked at, best first
 LEAST_NAMED = 0.5
 # least share of the question's words, beside its names, that a sentence and its post must say
 LEAST_COVER = {
-    Kind.WHO: 0.34, Kind.WHEN: 0.34, Kind.WHERE: 0.34, Kind.NUMBER: 0.3, Kind.SCORE: 0.0, Kind.WHY: 0.34,
+    Kind.WHO: 0.25, Kind.WHEN: 0.25, Kind.WHERE: 0.25, Kind.NUMBER: 0.24, Kind.SCORE: 0.0, Kind.WHY: 0.25,
     Kind.STATE: 0.5, Kind.FACT: 0.5, Kind.AUTHOR: 0.5, Kind.NEWS: 0.0,
 }  # fmt: skip
 UNNAMED_COVER = 0.6  # the same, where the question names nothing
@@ -48,8 +48,8 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
 def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Statement | None:
     reading = ranked.reading
     names = {term.word for term in asked.names}
-    plain = any(not term.name for term in asked.terms)
-    least = LEAST_COVER[asked.kind] if asked.names else UNNAMED_COVER
+    plain = any(not term.name and term.weight > LIGHT for term in asked.terms)
+    least = UNNAMED_COVER if not asked.names else LEAST_COVER[asked.kind] if plain else 0.0
     best: Statement | None = None
     former = _former(reading, asked)
     news = asked.kind is Kind.NEWS
