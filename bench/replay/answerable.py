@@ -83,7 +83,7 @@ def recurring(asker: Asker) -> Question | None:
 
 
 def happened(asker: Asker) -> Question | None:
-    event = asker.event("plain", "rumour_first", "corrected", "satire", "injected")
+    event = asker.topical("plain", "rumour_first", "corrected", "satire", "injected")
     if event is None:
         return None
     at, main = asker.after(event), asker.wording.kinds[event.kind].main
@@ -101,7 +101,7 @@ def happened(asker: Asker) -> Question | None:
 
 def changed(asker: Asker) -> Question | None:
     """What is new since a time between the old value and the new one."""
-    event = asker.event("corrected", "grown")
+    event = asker.topical("corrected", "grown")
     if event is None:
         return None
     kind = asker.wording.kinds[event.kind]
@@ -150,7 +150,7 @@ def _did(asker: Asker, event: Event, stances: Sequence[str], label: str) -> Ques
 
 def account(asker: Asker) -> Question | None:
     """What one account said of an event of which it told once."""
-    event = asker.event("plain", "rumour_first", "satire", "injected")
+    event = asker.topical("plain", "rumour_first", "satire", "injected")
     if event is None:
         return None
     at = asker.after(event)

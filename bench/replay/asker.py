@@ -59,6 +59,11 @@ class Asker:
         events = [event for plot in plots for event in self.by_plot.get(plot, ())]
         return self.rng.choice(events) if events else None
 
+    def topical(self, *plots: str) -> Event | None:
+        """An event that its topic alone names."""
+        event = self.event(*plots)
+        return event if event is not None and event.kind != "statement" else None
+
     def phrase(self, event: Event, attribute: str, fields: dict[str, str] | None = None) -> str:
         lines = self.wording.lines(event.kind, f"ask_{attribute}")
         question = expand(self.rng.choice(lines), self.rng, fields or event.fields)

@@ -89,7 +89,7 @@ def other_day(asker: Asker) -> Question | None:
 
 
 def nothing_new(asker: Asker) -> Question | None:
-    event = asker.event("plain", "corrected")
+    event = asker.topical("plain", "corrected")
     if event is None:
         return None
     last = max(asker.timeline.told[index].post.seen_at for index in event.told)
@@ -105,7 +105,7 @@ def nothing_new(asker: Asker) -> Question | None:
 
 def other_account(asker: Asker) -> Question | None:
     """What an account said that never spoke of it, though others did."""
-    event = asker.event("plain", "rumour_first", "satire", "injected")
+    event = asker.topical("plain", "rumour_first", "satire", "injected")
     if event is None:
         return None
     spoke = {asker.timeline.told[index].post.author for index in event.told}
