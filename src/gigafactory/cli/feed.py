@@ -37,7 +37,7 @@ def run(file: FactoryFile, sets: Sets = None) -> None:
         try:
             feed = Feed(section, store, clock_of(section, store), tell=_tell, status_path=status_path(at))
             _tell(f"reading {', '.join(source.name for source in section.sources)} into {at}; Ctrl-C stops")
-            _serve(feed, until_ended=all(source.kind == "replay" for source in section.sources))
+            _serve(feed)
             held = store.held()
         finally:
             store.close()
@@ -101,7 +101,7 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _serve(feed: Feed, *, until_ended: bool) -> None:
+def _serve(feed: Feed) -> None:
     """Runs the feed; SIGINT and SIGTERM stop it in good order, a second one at once."""
     import asyncio
     import signal
@@ -117,7 +117,7 @@ def _serve(feed: Feed, *, until_ended: bool) -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
-        await feed.run(stop, until_ended=until_ended)
+        await feed.run(stop, until_ended=True)
 
     asyncio.run(main())
 

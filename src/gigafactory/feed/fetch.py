@@ -169,4 +169,9 @@ async def keep_connected(
         health.connected = False
         health.reconnects += 1
         health.error(f"{where()}: {why}", clock.now())
-        await clock.sleep(max(delay_s(kind, failures), wait_s))
+        await clock.sleep(pause_s(kind, failures, wait_s))
+
+
+def pause_s(kind: Failure, failures: int, asked_s: float) -> float:
+    """Seconds until the next attempt: what the server asks for, else by the kind of failure."""
+    return max(asked_s, delay_s(Failure.NETWORK, failures)) if asked_s else delay_s(kind, failures)

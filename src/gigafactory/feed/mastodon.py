@@ -7,6 +7,7 @@ the last post that was stored. Posts that were deleted or edited while nobody li
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
@@ -23,13 +24,14 @@ from gigafactory import __version__
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Clock, Emit, Health
-from gigafactory.feed.fetch import REFUSED, HttpError, checked, client, failure_of, fetch, keep_connected
+from gigafactory.feed.fetch import REFUSED, HttpError, checked, client, failure_of, fetch, keep_connected, pause_s
 from gigafactory.feed.mastodon_payload import FAULTS, event_of, later, status_event
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Event, Post
-from gigafactory.feed.stream import Lines, delay_s, watched
+from gigafactory.feed.stream import Lines, StalledError, watched
 
 SILENCE_S = 20.0  # the server sends ":thump" every 15 s
+QUIET_S = 60.0  # without a post, before the timeline is asked whether there is none
 LARGEST_PAGE = 16 << 20  # bytes
 LARGEST_MESSAGE = 1 << 20
 PAGE = 40  # posts; the most that a server gives
@@ -178,7 +180,11 @@ class Mastodon:
             yield []
             while True:
                 try:
-                    frame = await socket.recv(decode=False)
+                    async with asyncio.timeout(SILENCE_S):
+                        frame = await socket.recv(decode=False)
+                except TimeoutError:  # quiet, but alive: pings are answered
+                    yield []
+                    continue
                 except ConnectionClosedOK:
                     return
                 now = self.health.last_line_at = self._clock.now()
@@ -202,9 +208,13 @@ class Mastodon:
     ) -> None:
         """Emit what the stream brings, at once; its ids count as read when the gap before it is filled."""
         newest = {channel.name: "" for channel in channels}
+        turns = itertools.cycle(channels)
+        quiet_since = self._clock.now()
         filled: set[str] = set()
 
         async def fill(channel: Channel) -> None:
+            if not self._read.get(channel.name):  # the first time: there is no gap, and what comes now counts
+                filled.add(channel.name)
             await self._fill(web, channel, emit)
             filled.add(channel.name)
             await self._emit(emit, [], channel.name, newest[channel.name])
@@ -217,6 +227,8 @@ class Mastodon:
                 for task in fills:
                     if task.done():
                         task.result()
+                if not messages and self._clock.now() - quiet_since >= QUIET_S:
+                    await self._probe(web, next(turns))
                 for streams, event, payload in messages:
                     try:
                         understood = event_of(event, payload, self.name, self._host, self._train_ok, self._clock.now())
@@ -227,6 +239,7 @@ class Mastodon:
                         continue
                     name = next((name for name in streams if name in newest), channels[0].name)
                     if event == "update" and isinstance(understood, Post):
+                        quiet_since = self._clock.now()
                         newest[name] = later(newest[name], understood.id)
                     await self._emit(emit, [understood], name, newest[name] if name in filled else "")
         finally:
@@ -263,6 +276,14 @@ class Mastodon:
                 return
         self.health.error(f"{self._host}: the gap is too long: posts of {channel.name} were missed", self._clock.now())
 
+    async def _probe(self, web: httpx.AsyncClient, channel: Channel) -> None:
+        """Ask the timeline whether a quiet stream has kept something back: it may be open and dead for hours."""
+        if at := self._read.get(channel.name, ""):
+            page = await self._page(web, channel, {"min_id": at, "limit": str(PAGE)})
+            before = self._clock.now() - SILENCE_S
+            if any(isinstance(event, Post) and event.created_at < before for _, event in page):
+                raise StalledError("the stream is open, but it does not bring what the timeline has")
+
     async def _page(
         self, web: httpx.AsyncClient, channel: Channel, params: dict[str, str]
     ) -> list[tuple[str, Event | None]]:
@@ -284,7 +305,7 @@ class Mastodon:
                     return []
                 if attempt == TRIES:
                     raise
-                await self._clock.sleep(max(delay_s(kind, attempt), asked_s))
+                await self._clock.sleep(pause_s(kind, attempt, asked_s))
         raise AssertionError("the last try returns or raises")
 
     def _understood(self, statuses: list[dict[str, Any]], now: float) -> Iterator[tuple[str, Event | None]]:

@@ -75,6 +75,7 @@ class Feed:
         self._store_error = ""
         self._held = Held(0, None, None, 0, 0, 0)
         self._state = "running"
+        self._began_at = clock.now()  # what was written before is caught up on: its age is no delay
 
     async def run(self, stop: asyncio.Event, *, until_ended: bool = False) -> None:
         """Until `stop` is set (or, with until_ended, every source has ended): then what was read is stored, and the
@@ -262,7 +263,7 @@ class Feed:
             delays = [
                 (max(post.seen_at - post.created_at, 0.0), max(now - post.created_at, 0.0))
                 for post in batch.events
-                if isinstance(post, Post)
+                if isinstance(post, Post) and post.created_at >= self._began_at
             ]
             if delays:
                 source.delays.add(at, delays)

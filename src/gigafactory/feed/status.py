@@ -20,7 +20,8 @@ class SourceStatus:
     """One source. state: "connecting", "live", "waiting" (for the store), "ended" (a replay is over) or "failed".
 
     posts: read since the start. posts_per_s, source_delay_* (created to seen here) and searchable_* (created to found
-    by a search) are of the last minute, None where nothing came; p50, p99.
+    by a search) are of the last minute, None where nothing came; p50, p99. They leave out what was written before the
+    feed started, and is caught up on.
     """
 
     name: str
