@@ -97,7 +97,8 @@ class Volume:
     """Watches how much comes: a stream may be open, with heartbeats, and bring nothing for hours.
 
     The rate is a mean that forgets with a half-life of `memory_s`. Low is a window without one post where at least
-    `sure` were due, so that chance cannot leave it empty; the window doubles with every alarm until a post comes.
+    `sure` were due by a rate known from as many, so that chance cannot leave it empty; the window doubles with every
+    alarm until a post comes.
     """
 
     def __init__(self, window_s: float = 120.0, memory_s: float = 3600.0, sure: float = 30.0) -> None:
@@ -130,9 +131,9 @@ class Volume:
             return None
         decay = math.log(2) / self.memory_s
         remembered_s = (1 - math.exp(-decay * max(self.last_post_at - self._began, self.window_s))) / decay
-        rate = self._count * math.exp(-decay * (at - self.last_post_at)) / remembered_s
-        due = rate * (at - self._quiet_since)
-        if due < self.sure:
+        remembered = self._count * math.exp(-decay * (at - self.last_post_at))
+        due = remembered / remembered_s * (at - self._quiet_since)
+        if min(due, remembered) < self.sure:  # a rate is not known by a handful of posts
             return None
         self._patience_s *= 2
         return due

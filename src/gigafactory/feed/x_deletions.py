@@ -307,7 +307,7 @@ class Deletions:
     async def _look_up(self, ids: Sequence[str], authors: bool = False) -> Message:
         prices = self.state.budget.prices
         cost_usd = len(ids) * (prices.line_usd if authors else prices.post_usd)
-        if self.state.budget.left_usd(self.state.clock.now()) < cost_usd:
+        if self.state.budget.left_usd(self.state.clock.now()) < cost_usd - 1e-9:  # sums of cents are not exact
             raise SpentError
         fields = self.fields if authors else {"tweet.fields": self.fields["tweet.fields"]}
         params: dict[str, Any] = {"ids": ",".join(ids), **fields}
