@@ -68,7 +68,7 @@ class Desk:
 
     async def asking(self, request: Request, wanted: Common, keep: bool, previous: str | None = None) -> Asking:
         """The papers of a question; 404 for a conversation or an answer that is not the asker's or not there."""
-        owner, conversation = request.state.owner, wanted.conversation_id()
+        owner, conversation = request.state.owner, wanted.conversation or ""
         papers = Asking(owner, keep=keep, metadata=wanted.metadata or {})
         if conversation and not await self.look(self.service.saved.conversation, conversation, owner):
             raise ApiError(404, f"conversation: there is no {conversation!r}", param="conversation")

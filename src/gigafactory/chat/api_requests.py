@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, StringConstraints, ValidationError
 from pydantic_core import from_json
 
 from gigafactory.chat.api_errors import bad
@@ -35,22 +35,24 @@ class Part(BaseModel):
     text: str | None = None
 
 
+def _parts(content: Any) -> Any:
+    return [{"text": content}] if isinstance(content, str) else [] if content is None else content
+
+
 class Message(BaseModel):
     type: Name = "message"
     role: Name = "user"
-    content: str | list[Part] | None = None
+    content: Annotated[list[Part], BeforeValidator(_parts)] = []
 
     def text(self, param: str) -> str:
-        if self.content is None or isinstance(self.content, str):
-            return self.content or ""
         for index, part in enumerate(self.content):
             if part.type not in ("text", "input_text", "output_text"):
                 raise bad(f"{param}.content[{index}].type: must be text, got {part.type!r}", param)
         return "".join(part.text or "" for part in self.content)
 
 
-class Conversation(BaseModel):
-    id: Name
+def _id(conversation: Any) -> Any:
+    return conversation.get("id") if isinstance(conversation, dict) else conversation
 
 
 class Common(BaseModel):
@@ -68,7 +70,7 @@ class Common(BaseModel):
     sources: list[Name] | None = Field(None, max_length=100)
     timezone: Name = "UTC"
     as_of: float | Name | None = None
-    conversation: Name | Conversation | None = None
+    conversation: Annotated[Name | None, BeforeValidator(_id)] = None
 
     def filters(self) -> Filters:
         tools = self.tools or []
@@ -93,12 +95,13 @@ class Common(BaseModel):
         except ValueError as error:
             raise bad(str(error), str(error).partition(":")[0]) from None
 
-    def conversation_id(self) -> str:
-        return self.conversation.id if isinstance(self.conversation, Conversation) else self.conversation or ""
-
 
 class StreamOptions(BaseModel):
     include_usage: bool | None = False
+
+
+def _texts(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else [] if stop is None else stop
 
 
 class ChatRequest(Common):
@@ -108,7 +111,7 @@ class ChatRequest(Common):
     n: int | None = Field(1, ge=1, le=1)
     max_tokens: int | None = Field(None, ge=1)
     max_completion_tokens: int | None = Field(None, ge=1)
-    stop: Name | list[Name] | None = None
+    stop: Annotated[list[Name], Field(max_length=4), BeforeValidator(_texts)] = []
     seed: int | None = Field(None, ge=0, lt=2**32)
     stream_options: StreamOptions | None = None
     logprobs: Literal[False] | None = None
@@ -117,17 +120,15 @@ class ChatRequest(Common):
     def turns(self) -> list[dict[str, str]]:
         return [{"role": m.role, "content": m.text(f"messages[{i}]")} for i, m in enumerate(self.messages)]
 
-    def stops(self) -> tuple[str, ...]:
-        stops = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        if len(stops) > 4:
-            raise bad(f"stop: must be at most 4 texts, got {len(stops)}", "stop")
-        return tuple(stop for stop in stops if stop)
+
+def _messages(input: Any) -> Any:
+    return [{"content": input}] if isinstance(input, str) else input
 
 
 class ResponsesRequest(Common):
     """POST /v1/responses."""
 
-    input: str | Annotated[list[Message], Field(min_length=1, max_length=1000)]
+    input: Annotated[list[Message], Field(min_length=1, max_length=1000), BeforeValidator(_messages)]
     instructions: str | None = None
     max_output_tokens: int | None = Field(None, ge=1)
     previous_response_id: Name | None = None
@@ -136,8 +137,6 @@ class ResponsesRequest(Common):
 
     def turns(self) -> list[dict[str, str]]:
         before = [{"role": "system", "content": self.instructions}] if self.instructions else []
-        if isinstance(self.input, str):
-            return [*before, {"role": "user", "content": self.input}]
         for index, item in enumerate(self.input):
             if item.type != "message":
                 raise bad(f"input[{index}].type: must be message, got {item.type!r}", "input")
@@ -163,7 +162,7 @@ def checked(model: type[Model], raw: dict[str, Any], at: str = "") -> Model:
         return model.model_validate(raw)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        place = ".".join(str(part) for part in first["loc"] if not str(part).startswith(("constrained", "function")))
+        place = ".".join(str(part) for part in first["loc"] if part not in ("float", "constrained-str"))
         field = ".".join(part for part in (at, place) if part)
         raise bad(f"{field}: {first['msg']}", field, first["type"]) from None
 

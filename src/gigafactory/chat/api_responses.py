@@ -13,6 +13,7 @@ from gigafactory.chat.answer import Citation, Cost
 from gigafactory.chat.api_asking import Desk, begin, extras, links, sampling
 from gigafactory.chat.api_chat import EVENT_STREAM
 from gigafactory.chat.api_errors import ApiError, bad
+from gigafactory.chat.api_requests import Message as Turn
 from gigafactory.chat.api_requests import ResponsesRequest, question_of, read_request
 from gigafactory.chat.sampling import Piece
 from gigafactory.chat.saved import Kept
@@ -74,7 +75,7 @@ def router(desk: Desk) -> APIRouter:
 def shown_response(kept: Kept, link: Callable[[Citation], str], reply: _Reply | None = None) -> Json:
     """The Response object of a kept answer, as it may be shown now."""
     if reply is None:
-        request = ResponsesRequest(model=kept.model, input=kept.answer.question, metadata=dict(kept.metadata))
+        request = ResponsesRequest(model=kept.model, input=[Turn()], metadata=dict(kept.metadata))
         reply = _Reply(request, Asking(kept.owner, kept.conversation, id=kept.id), kept.asked_at)
     if kept.model != GROUNDED:
         return reply.done(kept, Message((kept.answer.text,), ()), [], "stop")

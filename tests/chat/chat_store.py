@@ -1,4 +1,4 @@
-"""A store of posts in a dict, and a service over it whose answers quote the posts that share a word with the question."""
+"""A store of posts in a dict, and a service over it whose answers quote posts that share a word with the question."""
 
 from __future__ import annotations
 
