@@ -190,6 +190,7 @@ class Connection:
         line = json.dumps(shuffled(message, self.rng), ensure_ascii=self.rng.random() < 0.3).encode() + b"\r\n"
         if self.rng.random() < self.noise:
             self.held.append(line)
+            asyncio.get_running_loop().call_later(5.0, self.release)
             return
         self.raw(line)
         if self.rng.random() < self.noise:
@@ -390,10 +391,7 @@ class FakeX:
         try:
             while not gone.done() and not over.done():
                 wait_s = max(connection.last_at, loop.time() - HEARTBEAT_S) + HEARTBEAT_S - loop.time()
-                if connection.held:
-                    wait_s = min(wait_s, 5.0)
                 await asyncio.wait({gone, over}, timeout=wait_s or HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED)
-                connection.release()
                 if loop.time() - connection.last_at >= HEARTBEAT_S:
                     connection.raw(b"\r\n")
         finally:
