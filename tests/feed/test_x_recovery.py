@@ -237,7 +237,7 @@ def test_a_stream_that_is_refused_for_good_ends_with_one_line(status: int, caplo
             ) as told:
                 await asyncio.wait_for(asyncio.shield(reader.task), 60)
             assert str(told.value).isprintable()
-            assert f": X answered {status}: Forbidden: app of *** is not enrolled [31m" in str(told.value)
+            assert f"X answered {status}: Forbidden: app of *** is not enrolled [31m" in str(told.value)
             assert TOKEN not in "".join(reader.told) + str(told.value) + repr(reader.connector.health)
 
     run_virtually(main())
@@ -249,5 +249,5 @@ def test_a_token_that_cannot_be_one_is_refused_without_showing_it() -> None:
 
     for token in ("", "  ", "two words", "schlüssel", "a\nb"):
         with pytest.raises(UserError, match="must be printable ASCII") as told:
-            check_token(token, "x")
+            check_token(token)
         assert not token.strip() or token not in str(told.value)

@@ -39,16 +39,16 @@ FIELDS = {
 
 
 class XConnector:
-    """A connector. token: the app's bearer token. store: read only, for the posts that we hold."""
+    """A connector. token: the app's bearer token. store: read only, for the posts that we hold. Its UserErrors begin
+    with the field of the source that is wrong, where one is."""
 
     def __init__(self, source: FeedSource, token: str, clock: Clock, store: Store) -> None:
         self.name = source.name
         self.health = Health(secrets=(token, token.strip()))
         self.rules = source.rules
-        self.field = f"feed.sources ({source.name}): rules"
         self.clock = clock
-        check(self.rules, self.field)
-        check_token(token, source.name)
+        check(self.rules)
+        check_token(token)
         self.source = source
         self.token = token
         self.store = store
@@ -178,7 +178,7 @@ class XConnector:
         try:
             self.state.rules = await self.api.patiently(RULES, self._broke, self._synced)
         except ApiError as error:
-            reason = refused(error.answer, self.rules, self.field) if error.status == 400 else None
+            reason = refused(error.answer, self.rules) if error.status == 400 else None
             raise (UserError(self._hidden(reason)) if reason else self._hopeless(error)) from None
 
     async def _synced(self) -> frozenset[str]:
@@ -211,7 +211,7 @@ class XConnector:
             token = following
 
     def _refuse(self, answer: dict[str, Any]) -> None:
-        reason = refused(answer, self.rules, self.field)
+        reason = refused(answer, self.rules)
         if reason is not None:
             raise UserError(self._hidden(reason))
 
@@ -223,8 +223,8 @@ class XConnector:
             )
 
     def _hopeless(self, error: ApiError) -> UserError:
-        token = f": the token in {self.source.token_env} is refused" if error.status == 401 else ""
-        return UserError(self._hidden(f"feed: source {self.name!r}{token}: {error}"))
+        token = f"token_env: the token in {self.source.token_env} is refused: " if error.status == 401 else ""
+        return UserError(self._hidden(f"{token}{error}"))
 
     def _hidden(self, message: str) -> str:
         """As Health keeps it: one line, no token."""

@@ -65,10 +65,10 @@ class ApiError(Exception):
         return None if self.status in NOT_AGAIN else Failure.SERVER
 
 
-def check_token(token: str, name: str) -> None:
+def check_token(token: str) -> None:
     """Raises UserError for what cannot be a token, without showing it."""
     if not token.strip() or not token.strip().isascii() or not token.strip().isprintable() or " " in token.strip():
-        raise UserError(f"feed: source {name!r}: the access token must be printable ASCII, without spaces")
+        raise UserError("token_env: the access token must be printable ASCII, without spaces")
 
 
 class Api:

@@ -48,13 +48,13 @@ def changes(wanted: Sequence[str], present: Sequence[Rule], tag: str) -> Changes
     )
 
 
-def check(rules: Sequence[str], field: str) -> None:
+def check(rules: Sequence[str]) -> None:
     """What can be seen without asking X; raises UserError."""
     for index, rule in enumerate(rules):
         if not rule.strip():
-            raise UserError(f"{field}[{index}]: must not be empty")
+            raise UserError(f"rules[{index}]: must not be empty")
         if len(rule) > LONGEST_RULE:
-            raise UserError(f"{field}[{index}]: must be at most {LONGEST_RULE} characters, got {len(rule)}")
+            raise UserError(f"rules[{index}]: must be at most {LONGEST_RULE} characters, got {len(rule)}")
 
 
 def parse_rules(answer: dict[str, Any]) -> tuple[list[Rule], str | None]:
@@ -69,14 +69,14 @@ def parse_rules(answer: dict[str, Any]) -> tuple[list[Rule], str | None]:
     return rules, token if isinstance(token, str) and token else None
 
 
-def refused(answer: dict[str, Any], wanted: Sequence[str], field: str) -> str | None:
+def refused(answer: dict[str, Any], wanted: Sequence[str]) -> str | None:
     """What X has against rules that were to be added, as one line for the user; None: nothing. A rule that is there
     already is no fault."""
     told = []
     for problem in problems_of(answer):
         if problem.kind == "duplicate-rules" or problem.title.startswith("DuplicateRule"):
             continue
-        where = f"{field}[{wanted.index(problem.resource)}]" if problem.resource in wanted else field
+        where = f"rules[{wanted.index(problem.resource)}]" if problem.resource in wanted else "rules"
         details = next((_details(raw) for raw in answer.get("errors", []) if _value(raw) == problem.resource), "")
         which = f"X refuses {problem.resource[:80]!r}: " if problem.resource else ""
         told.append(f"{where}: {which}{details or problem}")
