@@ -232,9 +232,7 @@ def test_a_stream_that_is_refused_for_good_ends_with_one_line(status: int, caplo
             problem = {"title": "Forbidden", "detail": f"app of {TOKEN}\r\nis not enrolled \x1b[31m"}
             fake.refusals += [(status, {}, problem)]
             assert reader.task is not None
-            with pytest.raises(
-                UserError, match=rf"^feed: source 'x'.*: X answered {status}: Forbidden: app of \*\*\* "
-            ) as told:
+            with pytest.raises(UserError) as told:
                 await asyncio.wait_for(asyncio.shield(reader.task), 60)
             assert str(told.value).isprintable()
             assert f"X answered {status}: Forbidden: app of *** is not enrolled [31m" in str(told.value)

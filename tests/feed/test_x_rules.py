@@ -76,9 +76,7 @@ def test_a_refused_rule_is_told_by_name_and_nothing_is_changed() -> None:
             fake.rules = {"2": {"value": "old", "tag": "gigafactory:x"}}
             fake.bad_rules = {"bad rule (": "missing EOF at '(' (at position 10)"}
             reader.start()
-            with pytest.raises(
-                UserError, match=r"^feed.sources \(x\): rules\[1\]: X refuses 'bad rule \(': missing EOF"
-            ):
+            with pytest.raises(UserError, match=r"^rules\[1\]: X refuses 'bad rule \(': missing EOF"):
                 await ended(reader)
             assert list(fake.rules) == ["2"]
 
