@@ -69,7 +69,7 @@ class TestWithAStandIn:
     def test_supported_sentences_take_the_place_of_their_quotes(self) -> None:
         writer = Says("The council voted 8-5. The moon exploded.", "Line 4 is closed.")
         answer = reword(quoted(*POSTS), POSTS, writer, SECTION, NOW)
-        assert answer.text == "Line 4 is closed. The council voted 8-5."
+        assert answer.text == "Line 4 is closed.\nThe council voted 8-5."
         assert [claim.citations[0].id for claim in answer.claims] == ["1", "2"]
         assert [claim.text for claim in answer.removed] == ["The moon exploded."]
         assert (answer.written_by, answer.grounded) == ("script", True)
@@ -80,7 +80,7 @@ class TestWithAStandIn:
 
     def test_what_it_leaves_out_is_still_quoted(self) -> None:
         answer = reword(quoted(*POSTS), POSTS, Says("The council voted 8-5."), SECTION, NOW)
-        assert answer.text == "Line 4 is closed until 07:00. The council voted 8-5."
+        assert answer.text == "Line 4 is closed until 07:00.\nThe council voted 8-5."
         assert answer.written_by == "script"
 
     @pytest.mark.parametrize(
@@ -104,6 +104,21 @@ class TestWithAStandIn:
         answer = reword(quoted(*POSTS), POSTS, Says("The moon exploded.", "Line 4 is closed."), section, NOW)
         assert [claim.verdict for claim in answer.claims] == [Verdict.SUPPORTED] * 2 + [Verdict.UNSUPPORTED]
         assert answer.removed == ()
+
+    def test_speech_stays_a_quote(self) -> None:
+        """Without its quotation marks it would be a fact, and who said it would be lost."""
+        speech = post("3", 'Judge Moor: "The river is not a drain."')
+        writer = Says("The river is not a drain.", "Line 4 is closed.")
+        answer = reword(quoted(speech, POSTS[0]), [speech, POSTS[0]], writer, SECTION, NOW)
+        assert answer.text == speech.text + "\nLine 4 is closed."
+        assert [quote.id for quote in writer.asked[0][2]] == ["1"]
+        only = quoted(speech)
+        assert reword(only, [speech], writer, SECTION, NOW) is only
+
+    def test_who_said_something_is_not_reworded(self) -> None:
+        before = quoted(POSTS[0])
+        who = Answer('Who wrote "Line 4 is closed"?', before.text, before.claims, True, NOW, 1.0)
+        assert reword(who, POSTS, Says("Line 4 is closed."), SECTION, NOW) is who
 
     def test_an_abstention_is_not_reworded(self) -> None:
         writer = Says("Line 4 is closed.")

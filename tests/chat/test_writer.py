@@ -73,7 +73,7 @@ QUOTES = [Citation.of(POSTS[1], VOTE), Citation.of(POSTS[0], CLOSED)]
 
 
 def test_rewords_each_quote_by_itself() -> None:
-    said = {VOTE: " The council voted 8-5 for the tram. ", CLOSED: "Line 4 is closed until 07:00, according to @metro."}
+    said = {VOTE: " The council voted 8-5 for the tram. ", CLOSED: "Line 4 is closed until 07:00, says @metro."}
     model, script = writer(said, timeout_s=30, temperature=0.4, max_tokens=50)
     draft = model.write("What is new?", POSTS, QUOTES, NOW)
     assert draft.sentences == (DraftSentence(said[VOTE].strip(), (1,)), DraftSentence(said[CLOSED], (0,)))
@@ -130,10 +130,34 @@ def test_a_quote_of_no_given_post_is_left_out() -> None:
     assert model.write("?", POSTS[:1], QUOTES[:1], NOW).sentences == ()
 
 
-def test_keeps() -> None:
-    assert keeps("12 boats back, all 41 safe.", "All 41 are safe and 12 boats are back")
-    assert not keeps("12 boats back, all 41 safe.", "All 14 are safe and 12 boats are back")
-    assert not keeps("!!!", "!!!")
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [
+        ("LATE: 12 boats back, all 41 safe.", "The 12 boats are back and all 41 are safe"),
+        ("Attendance at the game: 34,180", "Attendance at the game was 34,180."),
+        ("12 homes dark because of the storm", "12 homes are dark due to the storm."),
+        ("Rovers beat United 3-1", "Rovers beat United 3-1."),
+    ],
+)
+def test_a_rewording_smooths(quote: str, text: str) -> None:
+    assert keeps(quote, text)
+
+
+@pytest.mark.parametrize(
+    ("quote", "text"),
+    [
+        ("12 boats back, all 41 safe.", "12 boats are back, all 14 are safe."),
+        ("Rovers beat United 3-1", "United beat Rovers 3-1"),
+        ("12,500 homes near Cape Orrin are dark", "12,500 homes in Cape Orrin are dark"),
+        ("Line 4 is closed", "Line 4 was closed"),
+        ("Line 4 is not closed", "Line 4 is closed"),
+        ("Line 4 is closed", "Line 4 is closed, says @metro"),
+        ("Judge Moor: it is no drain", "It is no drain."),
+        ("!!!", "!!!"),
+    ],
+)
+def test_what_it_must_not_change(quote: str, text: str) -> None:
+    assert not keeps(quote, text)
 
 
 def test_a_base_model_is_no_writer() -> None:

@@ -29,14 +29,17 @@ REWORDING = (
     ("system", "Rewrite the post as one clear sentence. Keep every name and every number. Add nothing."),
     ("user", "LATE: 12 boats back in Salthaven harbour after the storm, all 41 sailors safe."),
     ("assistant", "12 boats are back in Salthaven harbour after the storm and all 41 sailors are safe."),
-    ("user", "UPDATE: Line 4 trains run again from 7 am tomorrow, says @metro."),
-    ("assistant", "Line 4 trains run again from 7 am tomorrow, according to @metro."),
+    ("user", "UPDATE: Line 4 trains run again from 7 am tomorrow!!"),
+    ("assistant", "Line 4 trains run again from 7 am tomorrow."),
 )
 WITHOUT = ("quotes", "built-in")  # these answer by quotes alone
 LONGEST_QUOTE_BYTES = 480  # with the examples some 300 tokens: a second or two on one core
 LONGEST_SENTENCE_TOKENS = 120
 REWORDED = 4  # quotes at most, side by side; the others stay as they are
-LEAST_KEPT = 0.6  # of the words of a quote; a sentence with fewer has left something out
+
+LABELS = frozenset({"alert", "breaking", "late", "latest", "news", "now", "update", "updated"})
+JOINTS = frozenset({"a", "an", "and", "of", "that", "the"})
+COPULAS = frozenset({"are", "be", "been", "has", "have", "is", "was", "were"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +124,20 @@ class ModelWriter:
 
 
 def keeps(quote: str, text: str) -> bool:
-    """Does a rewording hold all numbers and most words of a quote? (That it adds nothing is the verifier's to say.)"""
-    wanted, got = set(words(quote)), set(words(text))
-    if not wanted or {word for word in wanted if any(map(str.isdigit, word))} - got:
-        return False
-    return len(wanted & got) >= LEAST_KEPT * len(wanted)
+    """Does a rewording say what the quote says, in its words and order? Free are a label before the quote, articles and
+    the like, and a copula where the quote has none. (A small model swaps who won, and "near" for "in".)"""
+    wanted, got = _said(quote), _said(text)
+    if not COPULAS & set(wanted):
+        got = [word for word in got if word not in COPULAS]
+    return bool(wanted) and wanted == got
+
+
+def _said(text: str) -> list[str]:
+    label, colon, rest = text.partition(":")
+    if colon and " ".join(words(label)) in LABELS:
+        text = rest
+    left = " ".join(words(text)).replace("due to", "because").replace("because of", "because")
+    return [word for word in left.split() if word not in JOINTS]
 
 
 def _place(quote: Citation, posts: Sequence[Post]) -> int | None:
