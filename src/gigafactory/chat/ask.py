@@ -11,11 +11,11 @@ from datetime import UTC, tzinfo
 from typing import TYPE_CHECKING
 
 from gigafactory.chat.answer import Answer, Citation, Claim, Cost, Superseded, Verdict, Window
-from gigafactory.chat.events import Settled, originals, settle
+from gigafactory.chat.events import Settled, Statement, originals, settle
 from gigafactory.chat.question import Asked, Kind, read_question
 from gigafactory.chat.quoting import claim_of, nearest, no_answer, posts_with_quote, short
 from gigafactory.chat.retrieve import Gathered, gather, with_threads
-from gigafactory.chat.statements import Found, statements_of
+from gigafactory.chat.statements import Found, said_by, statements_of
 from gigafactory.factory.chat import AnswerSection
 from gigafactory.feed.post import Post
 from gigafactory.feed.store import Query, Store
@@ -69,8 +69,13 @@ def ask(
 
     gathered = gather(asked, store, base, now, trust, time_left)
     blank = _blank(question, store, now, gathered.asked)
-    if asked.kind is Kind.AUTHOR and asked.quotes:
-        answer, posts = _who_wrote(blank, gathered, now, section)
+    first = None
+    if asked.quotes and asked.kind in (Kind.AUTHOR, Kind.WHO, Kind.WHEN):
+        first = posts_with_quote(gathered, own=asked.kind is not Kind.AUTHOR)
+    if asked.quotes and (first is not None or asked.kind is Kind.AUTHOR):
+        answer, posts = _who_wrote(blank, first, gathered, now, section)
+    elif asked.speaker:
+        answer, posts = _what_they_wrote(blank, gathered, trust, now, section)
     else:
         answer, posts = _answered(blank, gathered, store, base, now, trust, section, time_left)
     cost = Cost(posts_read=gathered.read, seconds=stopwatch() - started)
@@ -152,15 +157,35 @@ def _answered(
 
 
 def _who_wrote(
-    blank: Answer, gathered: Gathered, now: float, section: AnswerSection
+    blank: Answer, statement: Statement | None, gathered: Gathered, now: float, section: AnswerSection
 ) -> tuple[Answer, tuple[Post, ...]]:
     """The post that first said the quoted words."""
-    statement = posts_with_quote(gathered)
     claim = claim_of(statement, now, section.support) if statement else None
     if statement is None or claim is None or claim.verdict is not Verdict.SUPPORTED:
         reason = "no post that is still there holds these words" + _in_window(gathered.asked)
         return no_answer(blank, reason, nearest(gathered, (), section.nearest)), ()
     return replace(blank, text=claim.text, claims=(claim,), grounded=True), (statement.post,)
+
+
+def _what_they_wrote(
+    blank: Answer, gathered: Gathered, trust: Mapping[str, float], now: float, section: AnswerSection
+) -> tuple[Answer, tuple[Post, ...]]:
+    """The newest posts of an account on what is asked, as its words: they need not be facts."""
+    found = [one for one in said_by(gathered, trust) if not one.reading.injection]
+    best = max((one.quality for one in found), default=0.0)
+    kept = sorted((one for one in found if one.quality >= 0.8 * best), key=lambda one: -one.at)[:NEWS]
+    claims, posts = [], []
+    for one in reversed(kept):
+        claim = claim_of(one, now, section.support)
+        if claim.verdict is Verdict.SUPPORTED:
+            claims.append(claim)
+            posts.append(one.post)
+    if not claims:
+        about_it = " ".join(term.word for term in gathered.asked.terms) or "anything"
+        reason = f"no post of @{gathered.asked.speaker}{_in_window(gathered.asked)} is about {about_it}"
+        return no_answer(blank, reason, nearest(gathered, (), section.nearest)), ()
+    text = "\n".join(claim.text for claim in claims)
+    return replace(blank, text=text, claims=tuple(claims), grounded=True), tuple(posts)
 
 
 def _reason(found: Found, settled: Settled, gathered: Gathered) -> str:

@@ -16,7 +16,7 @@ open: open, reopen, back open, unlock, inaugurate, accessible, open again, reope
 restore: restore, resolve, fix, recover, repair, mitigate, back online, back up, back to normal, up again, online again, working again, return to service, service is back, restoration, resume, normal service
 outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down, go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost power, ausgefallen, ausfall, storung, stoerung, stromausfall, gestort, offline, caida, caido, apagon, corte, sin servicio, sin luz, panne, coupure, en panne, hors service, guasto, blackout, fora do ar, queda, storing, 障害, 停電, 不具合, 中断, 故障, 停电, 宕机, 장애, 정전
 fault: cause, because, reason, due, trigger, blame, root, fault, culprit, stem from, behind, responsible
-launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available, startet, gestartet, start, lanza, lanzamiento, despega, despegue, lance, lancement, decolle, lancio, lancia, lancamento, 打ち上げ, 発射, 発売, 発射, 发射, 发布, 발사, 출시, t-0, leave the pad, heads up, on its way, fly
+launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout, come out, ship, flight, fly, premiere, arrive, on sale, available, startet, gestartet, start, lanza, lanzamiento, despega, despegue, lance, lancement, decolle, lancio, lancia, lancamento, 打ち上げ, 発射, 発売, 発射, 发射, 发布, 발사, 출시, t-0, leave the pad, heads up, on its way, fly, decollage, prevu, lift off, liftoff, lifts off, goes up, go up, lanzamiento, 打ち上げ, despegue, abheben, abflug, hebt ab
 scrub: scrub, abort, call off, stand down, hold, cancel
 delay: delay, postpone, push back, slip, reschedule, move, defer, put off, late, hold up, behind schedule, new date, now set for, pushed, shift, verschoben, verspatet, verzogert, aplazado, retrasado, retraso, retrasa, reporte, retarde, rinviato, adiado, uitgesteld, 延期, 遅延, 推迟, 연기, slides, nudged, not before, no earlier than
 cancel: cancel, scrap, call off, abandon, drop, axe, annul, shelve, off, abgesagt, cancelado, cancelada, suspendido, annule, annulee, annullato, 中止, 取消, 취소
@@ -34,15 +34,15 @@ vote: vote, ballot, poll, election, elect, referendum, motion, tally, approve, r
 pass: pass, approve, adopt, back, carry, endorse, agree, vote for, go through, vote in favour, clear, green light, accept, ratify, in favour, angenommen, beschlossen, billigt, aprueba, aprobado, aprobada, adopte, approuve, approvato, aprovado, aangenomen, 可決, 承認, 通过, 가결, went through, sail through, squeak through, gets the nod, say yes to
 reject: reject, fail, vote down, defeat, block, turn down, refuse, veto, throw out, against, deny, kill, abgelehnt, rechaza, rechazado, rejette, rejete, respinto, rejeitado, 否決, 否决, 부결
 turnout: turnout, participation, turn out, voter, cast, voted
-appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, new, join, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, assume, designate, unveil, announce, confirm, succession, chosen, ernannt, neuer, neue, nombrado, nombrada, nombra, nuevo, nueva, nomme, nommee, nouveau, nouvelle, nominato, nominata, nomeado, nomeada, benoemd, 就任, 任命, 选为, 当选, 當選, 当選, 임명, landed, picked, takes the reins, reins, helm, hands over to, promoted to, is now, named as, chosen as
-resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out, tritt zuruck, rucktritt, dimite, dimision, dimitio, demissionne, demission, si dimette, dimissioni, demite, renuncia, treedt af, 辞任, 退任, 辞职, 사임, leaving, out as, on the way out, out the door, part company, walk away, walks
+appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, designate, succession, chosen, ernannt, neuer, neue, nombrado, nombrada, nombra, nuevo, nueva, nomme, nommee, nouveau, nouvelle, nominato, nominata, nomeado, nomeada, benoemd, 就任, 任命, 选为, 当选, 當選, 当選, 임명, landed, picked, takes the reins, reins, helm, hands over to, promoted to, is now, named as, chosen as, new chair, new head, new chief, new boss, new ceo, new director, new coach, new managing, new manager, new president, new finance, new mayor, new captain, new leader, new minister, new secretary, new editor, new principal, new commissioner, new job, will lead, will run, starts as, start as, started as, begins as, nomme, a la tete, an die spitze, al frente
+resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out, tritt zuruck, rucktritt, dimite, dimision, dimitio, demissionne, demission, si dimette, dimissioni, demite, renuncia, treedt af, 辞任, 退任, 辞职, 사임, leaving, out as, on the way out, out the door, part company, walk away, walks, is out, out at, takes over from, took over from, replaces, succeeds
 dismiss: dismiss, fire, sack, oust, remove, let go, part ways, lay off, layoff, cut, redundancy, job cuts
 head: head, chief, boss, leader, director, ceo, president, chair, chairman, chairwoman, chairperson, manager, executive, principal, commissioner, top job, lead, run, captain, governor, chef, chefin, leiter, leiterin, vorsitzende, vorsitzender, jefe, jefa, directora, presidente, presidenta, directeur, directrice, patron, capo, direttore, diretor, 社長, 会長, 長官, 局长, 主席, top, managing director, md, top post, top role, in charge, acting, leadership, reins, helm
 coach: coach, manager, trainer, head coach, in charge, boss
 mayor: mayor, city hall, mayoral
 minister: minister, secretary, cabinet, ministry
 person: person, people, resident, passenger, visitor, attendee, worker, employee, staff, patient, student, spectator, fan, protester, man, woman, guest, participant, customer, household, home, crowd, member, commuter, individual, attendance, runner, traveller, tourist, personen, menschen, leute, personas, gente, personnes, gens, persone, pessoas, mensen, 人が, 名が, 人の, 万人, soul, folk, folks, attendee, evacuee, inhabitant, employee, individual
-attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audience, draw, gather, visitor, come, present, people, fan, sell out, packed, capacity, guest, marcher, protester, join, march, participate, take part, turn up, pack, fill, in the stands, through the gates, gate, zuschauer, besucher, asistentes, espectadores, spectateurs, visiteurs, spettatori, 観客, 来場者, 观众, 관객, on the streets, marched, took to the streets, turned out, in the crowd
+attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audience, draw, gather, visitor, come, present, people, fan, sell out, packed, capacity, guest, marcher, protester, join, march, participate, take part, turn up, pack, fill, in the stands, through the gates, gate, zuschauer, besucher, asistentes, espectadores, spectateurs, visiteurs, spettatori, 観客, 来場者, 观众, 관객, on the streets, marched, took to the streets, turned out, in the crowd, in front of, watched, watch, spectators, ppl, gate of
 injure: injure, hurt, wound, hospital, casualty, injury, treat, taken to hospital, stretcher, ambulance, verletzt, verletzte, heridos, herido, heridas, blesses, blesse, feriti, ferito, feridos, gewond, 負傷, けが, 怪我, 重傷, 受伤, 부상, casualties, hospitalised, hospitalized
 die: die, dead, kill, death, fatal, fatality, toll, lose their lives, death toll, victim, pass away, claim lives, deadly, tote, getotet, gestorben, muertos, muerto, fallecidos, morts, mort, tues, decedes, morti, mortos, doden, 死亡, 死者, 遇难, 사망
 miss: miss, missing, unaccounted, lost, not found
@@ -67,7 +67,7 @@ decrease: decrease, fall, drop, decline, down, cut, slump, lower, reduce, shrink
 announce: announce, say, confirm, reveal, declare, report, unveil, tell, state, statement, publish, disclose, note, post
 confirm: confirm, official, verify, announce, acknowledge
 deny: deny, refute, dismiss, reject, false, untrue, not true, no truth
-say: say, tell, state, write, post, tweet, comment, claim, announce, remark, quote, mention, declare, argue, warn, note, add, respond, statement, according, think, explain
+say: say, tell, state, write, post, tweet, comment, claim, announce, remark, quote, mention, declare, argue, warn, note, add, respond, statement, according, think, explain, words, remark, speak, spoken, speech, comments, quoted, said
 decide: decide, rule, choose, determine, decision, verdict, ruling, judgment, vote
 sign: sign, ink, transfer, join, deal, agree, contract, recruit, snap up, seal, move
 agree: agree, deal, agreement, accord, pact, settle, truce, contract, sign, treaty
@@ -85,6 +85,9 @@ move: move, relocate, shift, transfer, switch, new venue, new home
 find: find, discover, detect, spot, locate, uncover, recover, turn up, identify, unearth
 build: build, construct, develop, erect, construction, work, put up
 name: name, call, title, dub, known as, nickname, christen, titled
+remark: remark, said, say, speak, words, quote, comment, statement, told, speech, tell
+fine: fine, fined, penalty, pay, court, penalise, sanction
+judge: judge, ruled, court, magistrate, justice
 new: new, next, latest, fresh, newly, incoming, upcoming
 duration: duration, last, long, minute, hour, day, for, take, length, week, month
 length: length, long, km, kilometre, mile, metre, stretch, distance, run
@@ -115,7 +118,7 @@ government: government, state, authority, council, administration, official, min
 law: law, bill, act, measure, legislation, rule, ban, ordinance, proposal, motion, bylaw, regulation, plan
 ban: ban, prohibit, forbid, bar, outlaw, block, verbot, verboten, prohibicion, prohibido, interdit, interdiction, vietato, divieto, 禁止, 금지
 court: court, judge, trial, ruling, verdict, jury, case, sentence, lawsuit, appeal
-sentence: sentence, jail, prison, year, term, convict, guilty
+sentence: sentence, jail, prison, year, term, convict, guilty, found guilty, fined, fine, penalty, court, ruling, ruled, convicted, liable, verdict
 sick: sick, ill, illness, infect, case, disease, virus, outbreak, patient, infection
 recall: recall, withdraw, pull, take back, return, ruckruf, ruft zuruck, retira, retirada, rappel, rappelle, richiamo, 回収, リコール, 召回, 리콜, send back, stop using, taken back, called back
 product: product, device, phone, app, model, gadget, version, item
@@ -129,7 +132,7 @@ film: film, movie, picture, premiere, screening
 book: book, novel, title, publish
 album: album, record, single, song, track, release
 prize: prize, go, deserved,  award, medal, trophy, honour, win, winner, cup, preis, premio, prix, 賞, 奖, collect, bag, take home, took home, go to, goes to, went to, recipient, laureate, honoured, honored, picked up, receive, got, get, earn
-headline: headline, headliner, main act, top act, lead act, star act, top of the bill, top the bill, tops the bill, closing act, close the show, main attraction, biggest name, star, headlining, headlined, play, perform, lead, big name
+headline: headline, headliner, main act, top act, lead act, star act, top of the bill, top the bill, tops the bill, closing act, close the show, main attraction, biggest name, star, headlining, headlined, play, perform, lead, big name, on the main stage, main stage, on stage, lineup, line up
 buyer: buy, buyer, purchaser, acquirer, acquire, take over, takeover, purchase, own, new owner, snap up, bid, win control, swallow, merge, bought, kauft, compra, rachete, achete, acquista, 買収, 收购, 인수
 worker: worker, staff, employee, nurse, driver, member, striker, people, teacher, crew, labour, workforce, union, arbeiter, trabajadores, ouvriers, travailleurs, lavoratori, 従業員, 工人, 職員, 노동자
 unit: unit, item, device, product, piece, model, stuck, geräte, unidades, appareils, pezzi, 台, 件
@@ -161,7 +164,7 @@ species: species, animal, bird, fish, whale, bear, dog, cat, wolf
 replace: replace, succeed, take over, substitute, successor, instead, stand in, fill in, new, predecessor, follow, successor to
 own: own, owner, belong, possess, hold
 lead: lead, ahead, head, front, leader, in front, on top, chair
-count: count, number, total, figure, tally, toll, estimate, how many
+count: count, number, total, figure, tally, toll, estimate
 second: second, runner up, silver
 """
 # words of one line exclude each other where they qualify the same thing

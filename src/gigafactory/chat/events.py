@@ -191,10 +191,9 @@ def _news(standing: Sequence[Statement], fallen: Sequence[tuple[Statement, State
     """The newest statements that tell different things; what a newer one excludes is replaced by it."""
     told: list[Statement] = []
     replaced = list(fallen)
-    plain = [
-        one for one in standing if one.slot.value and not chatty(one.sentence.text) and len(one.sentence.words) > 4
-    ]
-    for one in sorted(plain, key=lambda one: (-one.at, -one.quality)):
+    telling = [one for one in standing if one.slot.value and len(one.sentence.words) > 4]
+    plain = [one for one in telling if not chatty(one.sentence)] or telling
+    for one in sorted(plain, key=lambda one: (not one.corrects, -one.at, -one.quality)):
         opposed = next((newer for newer in told if conflict(one.slot.value, newer.slot.value, Kind.NEWS)), None)
         if opposed is not None:
             replaced.append((one, opposed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,7 +48,10 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
     for term in names:
         if _holds(reading, term.word, together, asked):
             continue
-        if len(term.word) > 3 and term.word in squeezed:
+        whole = together.get(term.word)
+        if (len(term.word) > 3 and term.word in squeezed) or (
+            whole and "".join(asked.terms[i].word for i in whole) in squeezed
+        ):  # fmt: skip
             sure = min(sure, 0.85)
         elif any(_holds(parent, term.word, together, asked) for parent in parents):
             sure = min(sure, 0.9)
@@ -57,6 +61,8 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
         words = [asked.terms[i].word for i in phrase]
         sure *= 1.0 if "".join(words) in squeezed else _phrase(reading, words, parents)
     sure *= _beside(reading, asked)
+    if any(term.word.isdigit() and not _alone(reading, term, asked) for term in names):
+        return Named(0.0, None)
     first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
     return Named(sure, first)
 
@@ -65,10 +71,23 @@ def _holds(reading: Reading, word: str, together: dict[str, tuple[int, ...]], as
     words = reading.words
     if word in words or f"{word}s" in words or (word.endswith("s") and len(word) > 4 and word[:-1] in words):
         return True
-    if not word.isdigit() and not word.isascii():
-        return word in reading.plain
+    if not word.isdigit() and (not word.isascii() or not reading.plain.isascii()):
+        return bool(re.search(rf"(?<![a-z0-9]){re.escape(word)}(?![a-z0-9])", reading.plain))  # "Bremfordで地震"
     phrase = together.get(word)
     return phrase is not None and "".join(asked.terms[i].word for i in phrase) in words
+
+
+def _alone(reading: Reading, term: Term, asked: Asked) -> bool:
+    """Is the number somewhere without a letter or digit stuck to it that the question lacks (5, not 5b)?"""
+    mine = {one.word for one in asked.terms}
+    tokens = reading.tokens
+    for place, token in enumerate(tokens):
+        if token.word != term.word:
+            continue
+        after = tokens[place + 1] if place + 1 < len(tokens) else None
+        if after is None or after.start > token.end or after.kind not in ("word", "number") or after.word in mine:
+            return True
+    return term.word not in {token.word for token in tokens}
 
 
 def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) -> float:
@@ -100,20 +119,24 @@ def _beside(reading: Reading, asked: Asked) -> float:
         if not term.name or index in inner or term.word.isdigit():
             continue
         head = terms[index + 1] if index + 1 < len(terms) and not terms[index + 1].name else None
+        bound = head is not None and any(
+            pair == (index, index + 1) for run in asked.runs for pair in itertools.pairwise(run)
+        )
         best = None
         tokens = reading.tokens
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
-            fit = min(_fits(tokens, place, head, terms[index + 1 :]), _led(tokens, place, mine))
+            fit = min(_fits(tokens, place, head, terms[index + 1 :], bound), _led(tokens, place, mine))
             best = fit if best is None else max(best, fit)
         if best is not None:
             worst = min(worst, best)
     return worst
 
 
-def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term]) -> float:
-    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it."""
+def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool) -> float:
+    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it; bound:
+    the first of them, `head`, stands right behind it."""
     after = _joined(tokens, place)
     alone = True
     for term in later:
@@ -128,7 +151,15 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
-    if alone and head is not None and not head.concepts and not shared and head.stem not in {t.stem for t in tokens}:
+    thing = not shared or bool(shared & KINDS_OF_THINGS)
+    if (
+        alone
+        and bound
+        and head is not None
+        and thing
+        and after.text.islower()
+        and _Said(tokens).says(head, Kind.FACT)[0] == 0
+    ):
         return 0.3  # the Xenogen kettle, where the Xenogen stroller is asked
     return 1.0
 
@@ -154,12 +185,14 @@ def _joined(tokens: Sequence[Token], place: int) -> Token | None:
 @dataclass(frozen=True, slots=True)
 class Cover:
     """share: weight of the question's other words that are said, 0 to 1. said: how many of them. places: tokens of the
-    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's)."""
+    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's). predicate: its first word of weight,
+    which mostly tells what is asked, is said."""
 
     share: float
     said: int
     places: frozenset[int]
     clash: bool
+    predicate: bool = True
 
 
 def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Cover:
@@ -172,6 +205,7 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
     rest: _Said | None = None
     above: _Said | None = None
     got = whole = 0.0
+    predicate: bool | None = None
     said = 0
     places: set[int] = set()
     clash = False
@@ -185,12 +219,14 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
             above = above or _Said(tuple(token for parent in parents for token in parent.tokens))
             share = 0.8 * above.says(term, asked.kind)[0]
         got += term.weight * share
+        if predicate is None and term.weight > LIGHT:
+            predicate = share > 0.0
         said += share > 0.0 and (term.weight > LIGHT or all(one.weight <= LIGHT for one in terms))
         places |= at
         others = CONTRASTS.get(term.stem)
         if others and share == 0.0 and others & here.stems:
             clash = True
-    return Cover(got / whole, said, frozenset(places), clash)
+    return Cover(got / whole, said, frozenset(places), clash, predicate is not False)
 
 
 class _Said:

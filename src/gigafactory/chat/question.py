@@ -9,8 +9,9 @@ from datetime import UTC, tzinfo
 from enum import StrEnum
 
 from gigafactory.chat.answer import Window
-from gigafactory.chat.concepts import FAMILIES, LONGEST, concepts_in, concepts_of
+from gigafactory.chat.concepts import CONTRASTS, FAMILIES, LONGEST, concepts_in, concepts_of
 from gigafactory.chat.hedges import STOP
+from gigafactory.chat.moments import MONTHS, WEEKDAYS
 from gigafactory.chat.numbers import MEASURES
 from gigafactory.chat.tokens import Token, fold, tokens
 from gigafactory.chat.windows import masked, time_asked
@@ -51,7 +52,7 @@ class Asked:
     """terms: in the order of the question, each once. phrases: names of several words, as indices of terms. measure:
     what a quantity must measure, of numbers.Quantity.kind, "" for any. unit: stems of the noun that is counted.
     quotes: quoted words. speaker: handle or name whose words are asked ("what did X say"), or "". latest: the newest
-    state is asked ("now", "latest"). point: one moment was asked; the window ends with it."""
+    state is asked ("now", "latest"). runs: terms that stand side by side. ahead: a day to come is named. point: one moment was asked; the window ends with it."""
 
     text: str
     kind: Kind
@@ -65,6 +66,8 @@ class Asked:
     unit: frozenset[str] = frozenset()
     point: bool = False
     cased: bool = True
+    runs: tuple[tuple[int, ...], ...] = ()
+    ahead: bool = False
 
     @property
     def names(self) -> tuple[Term, ...]:
@@ -77,18 +80,21 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.AUTHOR, r"\bsource of (?:the|this) (?:quote|post|statement)|\bwho (?:first )?(?:broke|reported)\b"),
     (Kind.NEWS, r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up with|the news|the situation)\b"),
     (Kind.NEWS, r"\b(?:latest|news|updates?|summar\w+|catch me up|tell me about|what do (?:we|you) know|what about|developments?|situation)\b(?!.*\b(?:how many|how much|who|when|where)\b)"),
-    (Kind.WHY, r"^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|break out|come about|occur|catch fire)\b"),
+    (Kind.WHY, r"\bwhat\b.*\b(?:guilty of|fined for|accused of|charged with|convicted of|jailed for|arrested for|sued for|punished for)\b|^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|break out|come about|occur|catch fire)\b"),
     (Kind.SCORE, r"\bby how many (?:votes|goals|points|runs|seats)\b|\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
     (Kind.NUMBER, r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|deep|wide|often|loud|expensive|quickly)\b"),
     (Kind.WHEN, r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
     (Kind.WHERE, r"\bwhere\b|\b(?:what|which|in what|in which|at which|at what) (?:\w+ )?(?:place|venue|location|site|city|town|country|state|station|stadium|hall|spot|building|airport|port|hospital|neighbou?rhood|district|village|street|road)\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:venue|location|site|address)\b"),
     (Kind.NUMBER, r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|count|total|percent|percentage|share|proportion|rate|price|cost|fee|fare|amount|magnitude|turnout|attendance|temperature|speed|height|weight|length|distance|depth|level|size|age|toll|death toll|figure|value|budget|margin|salary|capacity|population|revenue|profit|fine|estimate|duration|sum)\b"),
     (Kind.NUMBER, r"\bat what (?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
-    (Kind.WHO, r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|bidder|athlete|coach|scorer)\b|\bwhat(?:'s| is| was) the name of\b|\bname of the\b"),
+    (Kind.WHO, r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|bidder|athlete|coach|scorer|judge|lawyer|mayor|minister|president|senator|chef|doctor|pilot|captain|boss|chief|firm|buyer|maker|studio|label|school|university|bank|operator|brand|newspaper|sponsor|act|headliner|winner|speaker)\b|\bwhat(?:'s| is| was) the name of\b|\bname of the\b"),
 )  # fmt: skip
-_WROTE = re.compile(
-    r"\b(?:who|whose|which|when|where|what time|source|sa(?:id|ys?)|post\w*|tweet\w*|wr(?:ote|ite|itten)|link|author|account|"
-    r"handle|quote\w*|words|original\w*|from|url|find)\b|誰|だれ|谁|いつ|quien|wer|qui\b|wann|quand|cuando"
+_POSTED = re.compile(
+    r"\b(?:source|post\w*|tweet\w*|wr(?:ote|ite|itten)|link|author|accounts?|handle|original\w*|url|find|publish\w*|share[ds]?|toot\w*)\b"
+    r"|投稿|发布|發布|publico|posteo|gepostet|publie"
+)
+_SPOKE = re.compile(
+    r"\b(?:who|whose|whom|when|where|what time|sa(?:id|ys?|ying)|words|quote\w*|speaker|spoke|from|quien|wer|qui|quem|chi)\b|誰|だれ|谁|누가"
 )
 _YES_NO = re.compile(
     r"^(?:\W*(?:so|and|but|hey|ok|tell me|do you know|can you tell me)\W+)*(?:whether |if )?(?:is|are|was|were|did|does|do|has|have|had|"
@@ -106,8 +112,8 @@ _OTHER_LANGUAGES: tuple[tuple[Kind, str], ...] = (
     (Kind.NEWS, r"\b(?:que paso|que ha pasado|que ocurrio|que s'est-il passe|qu'est-il arrive|was ist passiert|was ist (?:\w+ )*passiert|o que aconteceu|cosa e successo|wat is er gebeurd)\b|何が起き|何があった|どうなった|发生了什么|發生了什麼|怎么了|怎麼了|무슨 일"),
 )  # fmt: skip
 _SAID = re.compile(
-    r"\bwhat (?:did|does|has|have|is|was|were) (?P<who>@?\w[\w.'’ -]*?) "
-    r"(?:say|said|saying|write|written|post|posted|tweet|tweeted|announce|announced|claim|claimed|report|reported|think)\b",
+    r"\bwhat (?:else )?(?:did|does|do|has|have|is|was|were) (?P<who>@?\w[\w.'’ -]*?) "
+    r"(?:say|said|saying|write|written|post|posted|posting|tweet|tweeted|announce|announced|claim|claimed|report|reported|reporting|think|share|shared|tell|told|mention|mentioned)\b",
     re.IGNORECASE,
 )
 _ACCORDING = re.compile(r"\baccording to (?P<who>@\w+(?:[.\-]\w+)*)", re.IGNORECASE)
@@ -164,6 +170,7 @@ _LIGHT = frozenset(
     "place near person man woman player team side company firm candidate party group country band actor estimated "
     "given stated announced announce reported involved considered mentioned".split()
 )
+_DAYS = frozenset((*WEEKDAYS, *MONTHS)) - {"may", "march"}
 _TITLES_WORDS = """
 mayor president minister senator governor chancellor king queen prince princess dr mr mrs ms sir dame lord lady judge
 justice coach captain general colonel professor prof chairman chairwoman director ceo secretary councillor mp pope
@@ -184,11 +191,11 @@ def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window 
     timed = time_asked(question, now, zone)
     rest = _asking(timed.rest)
     plain = fold(masked(rest)).replace("\0", " ").strip()
-    quotes = tuple(next(part for part in match.groups() if part).strip() for match in _QUOTES.finditer(question))
+    quotes = quotes_in(question)
     kind = _kind(plain, quotes)
     speaker, rest, kind = _speaker(rest, kind)
     found = tokens(masked(rest).replace("\0", " "))
-    terms, phrases, cased = _terms(found, masked(rest))
+    terms, phrases, runs, cased = _terms(found, masked(rest))
     measure = frozenset[str]()
     unit: frozenset[str] = frozenset()
     if kind is Kind.NUMBER:
@@ -199,8 +206,13 @@ def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window 
     handles = tuple(token.word for token in found if token.kind == "handle")
     return Asked(
         question, kind, terms, phrases, window if window is not None else timed.window, quotes, handles, speaker,
-        measure, unit, timed.point and window is None, cased,
+        measure, unit, timed.point and window is None, cased, runs, bool(timed.ahead) and window is None,
     )  # fmt: skip
+
+
+def quotes_in(text: str) -> tuple[str, ...]:
+    """What stands between quotation marks."""
+    return tuple(next(part for part in match.groups() if part).strip() for match in _QUOTES.finditer(text))
 
 
 def _asking(question: str) -> str:
@@ -216,8 +228,10 @@ def _asking(question: str) -> str:
 
 
 def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
-    if quotes and _WROTE.search(plain):
+    if quotes and _POSTED.search(plain):
         return Kind.AUTHOR
+    if quotes and _SPOKE.search(plain):
+        return Kind.WHERE if "where" in plain else Kind.WHEN if "when" in plain or "what time" in plain else Kind.WHO
     for kind, rule in _OTHER_LANGUAGES:
         if re.search(rule, plain):
             return kind
@@ -243,7 +257,9 @@ def _speaker(rest: str, kind: Kind) -> tuple[str, str, Kind]:
     return who.removeprefix("@"), left, kind
 
 
-def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...], bool]:
+def _terms(
+    found: tuple[Token, ...], text: str
+) -> tuple[tuple[Term, ...], tuple[tuple[int, ...], ...], tuple[tuple[int, ...], ...], bool]:
     words = [token for token in found if token.kind in ("word", "number", "handle")]
     letters = [token for token in words if token.kind == "word" and token.text[0].isalpha()]
     capital = [token for token in letters if token.text[0].isupper()]
@@ -256,6 +272,7 @@ def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple
     place: dict[str, int] = {}
     phrases: list[tuple[int, ...]] = []
     run: list[int] = []
+    runs: list[list[int]] = []
     before: Token | None = None
     concepts = _phrase_concepts(found)
     for token in words:
@@ -264,6 +281,12 @@ def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple
         index = _term(token, token is words[0], cased, terms, place, concepts.get(token.start), glued)
         if index is not None:
             terms[index] = replace(terms[index], search=_chunk(text, token))
+            if joined and runs and runs[-1]:
+                runs[-1].append(index)
+            else:
+                runs.append([index])
+        else:
+            runs.append([])
         if index is not None and terms[index].name:
             run = [*run, index] if joined and run else [index]
             if len(run) > 1:
@@ -275,7 +298,8 @@ def _terms(found: tuple[Token, ...], text: str) -> tuple[tuple[Term, ...], tuple
         elif not (joined and run and token.word in ("of", "the", "de", "la", "and", "von", "van", "al", "el", "du")):
             run = []
         before = token
-    return tuple(terms), tuple(dict.fromkeys(phrases)), cased
+    side_by_side = tuple(tuple(one) for one in runs if len(one) > 1)
+    return tuple(terms), tuple(dict.fromkeys(phrases)), side_by_side, cased
 
 
 def _phrase_concepts(found: tuple[Token, ...]) -> dict[int, frozenset[str]]:
@@ -307,15 +331,23 @@ def _chunk(text: str, token: Token) -> str:
 
 
 def _term(
-    token: Token, first: bool, cased: bool, terms: list[Term], place: dict[str, int], said: frozenset[str] | None, glued: bool
+    token: Token,
+    first: bool,
+    cased: bool,
+    terms: list[Term],
+    place: dict[str, int],
+    said: frozenset[str] | None,
+    glued: bool,
 ) -> int | None:
     """The index of the token's term; None for a word without content."""
     upper = token.text[0].isupper()
     name = token.kind in ("number", "handle") or any(c.isdigit() for c in token.text) or glued
     if not name and cased and upper and token.word not in _QUESTION_WORDS:
         name = not first or (token.word not in STOP and token.word not in _FLUFF and not FAMILIES.get((token.stem,)))
-    if name and token.word in _TITLES:
+    if name and (token.word in _TITLES or token.word in _DAYS):
         name = False
+    if not cased and said is None and token.stem in CONTRASTS and token.word not in STOP:
+        said = frozenset()  # "old palvik": part of a name, as far as anyone can tell
     if not name and said is None and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
         return None
     if name and token.kind == "word" and token.word in STOP and not (upper and not first) and not glued:
@@ -323,7 +355,7 @@ def _term(
     if token.word in place:
         return place[token.word]
     concepts = concepts_of(token.stem) if said is None else said
-    weight = 2.0 if name else LIGHT if token.word in _LIGHT else 1.0 if concepts else 1.3
+    weight = 2.0 if name else LIGHT if token.word in _LIGHT or token.word in _DAYS else 1.0 if concepts else 1.3
     place[token.word] = len(terms)
     terms.append(Term(token.word, token.stem, frozenset() if name else concepts, weight, name))
     return len(terms) - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -11,7 +10,9 @@ from gigafactory.chat.answer import Answer, Citation, Claim, Verdict
 from gigafactory.chat.events import Statement
 from gigafactory.chat.reading import Reading
 from gigafactory.chat.retrieve import Gathered, same_words
+from gigafactory.chat.question import quotes_in
 from gigafactory.chat.slots import Slot
+from gigafactory.chat.statements import quotes_it, within
 from gigafactory.chat.verify import verify_all
 from gigafactory.feed.post import Post
 from gigafactory.feed.words import words
@@ -58,36 +59,26 @@ def no_answer(blank: Answer, reason: str, near: tuple[Citation, ...]) -> Answer:
     return replace(blank, text=f"No answer: {reason}.", abstained=reason, nearest=near)
 
 
-def posts_with_quote(gathered: Gathered) -> Statement | None:
+def posts_with_quote(gathered: Gathered, own: bool) -> Statement | None:
     """The earliest post that holds the quoted words in their order and is no repost; an automated account's only where
-    no other has them."""
-    wanted = [
-        words(part)
-        for quote in gathered.asked.quotes
-        for part in re.split(r"\.\.\.|…|\[[^\]]*\]", quote)
-        if words(part)
-    ]
+    no other has them. own: not where they stand between quotation marks, as words of somebody else."""
     holding = [
-        one.reading
-        for one in gathered.posts
-        if wanted and not one.reading.repost_of and all(_within(part, words(one.reading.body)) for part in wanted)
+        one.reading for one in gathered.posts if not one.reading.repost_of and quotes_it(one.reading, gathered.asked)
     ]
+    if own:
+        inner = words(gathered.asked.quotes[0])
+        holding = [r for r in holding if not any(within(inner, words(quote)) for quote in quotes_in(r.body))]
     if not holding:
         return None
     first = min(holding, key=lambda r: (r.bot, r.post.created_at, r.post.source, r.post.id))
-    number = _sentence_with(first, wanted[0])
+    number = _sentence_with(first, words(gathered.asked.quotes[0]))
     sentence = first.sentences[number]
     return Statement(first, sentence, number, Slot((), 1.0), 1.0, first.post.created_at, 1.0)
 
 
-def _within(part: list[str], whole: list[str]) -> bool:
-    size = len(part)
-    return any(whole[i : i + size] == part for i in range(len(whole) - size + 1))
-
-
 def _sentence_with(reading: Reading, part: list[str]) -> int:
     for number, sentence in enumerate(reading.sentences):
-        if _within(part, words(sentence.text)):
+        if within(part, words(sentence.text)):
             return number
     overlap = [len(set(part) & set(words(sentence.text))) for sentence in reading.sentences]
     return overlap.index(max(overlap))

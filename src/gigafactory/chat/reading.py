@@ -13,6 +13,7 @@ from gigafactory.chat.hedges import MODAL, RUMOUR, marks
 from gigafactory.chat.numbers import Quantity, quantities
 from gigafactory.chat.sentences import sentences
 from gigafactory.chat.tokens import Token, fold, tokens
+from gigafactory.chat.windows import BLANK, masked
 from gigafactory.feed.post import Post
 
 _SATIRE = re.compile(
@@ -114,9 +115,15 @@ class Sentence:
         return quantities(self.tokens, self.taken)
 
     @cached_property
+    def own(self) -> str:
+        """The sentence without the words that it quotes, unless it is nothing else."""
+        rest = masked(self.text).replace(BLANK, "")
+        return rest if re.search(r"\w", rest) else self.text
+
+    @cached_property
     def rumour(self) -> str:
         """Words that make it and what stands around it hearsay; "" where there are none, or where it denies them."""
-        plain = fold(self.text)
+        plain = fold(self.own)
         rumour = _RUMOUR.search(plain)
         if rumour and not _DENIED.search(plain):
             return f"it says “{rumour.group()}”"
@@ -125,14 +132,14 @@ class Sentence:
     @cached_property
     def hedged(self) -> str:
         """Why this sentence states nothing as fact: the word that weakens it, or that it asks; "" if it states."""
-        plain = fold(self.text)
+        plain = fold(self.own)
         if self.rumour:
             return self.rumour
-        if self.text.rstrip(" \"'”’)!#").endswith(("?", "？")) or _QUESTION_FORM.match(plain):
+        if self.own.rstrip(" \"'”’)!#").endswith(("?", "？")) or _QUESTION_FORM.match(plain):
             return "it is a question"
         if _OPINION.search(plain):
             return "it is an opinion"
-        for mark in marks(self.tokens):
+        for mark in marks(self.tokens if self.own == self.text else tokens(self.own)):
             if (mark.kind == RUMOUR and not _DENIED.search(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
                 return f"it says “{mark.word}”"
         return ""
@@ -232,9 +239,20 @@ _CHATTER = re.compile(
 )
 
 
-def chatty(text: str) -> bool:
+def chatty(sentence: Sentence) -> bool:
     """Does it tell how somebody feels, more than what is?"""
-    return bool(_CHATTER.search(fold(text))) or text[:1].islower()
+    return bool(_CHATTER.search(fold(sentence.own))) or sentence.text[:1].islower()
+
+
+_PREVIEW = re.compile(
+    r"\b(?:soon|in an hour|later (?:today|tonight)|coming up|preview|kick-?off (?:at|in|soon)|ahead of|next week|stay tuned|"
+    r"watch (?:it )?live|starting now|about to|maintenance window|press conference|open day|tickets? on sale)\b"
+)
+
+
+def previews(sentence: Sentence) -> bool:
+    """Does it tell of what is to come?"""
+    return bool(_PREVIEW.search(fold(sentence.own)))
 
 
 _BACK = re.compile(

@@ -57,8 +57,7 @@ def gather(
     if asked.quotes:
         for quote in asked.quotes:
             search(tuple(words(quote)), "all", PAGE)
-        if search.found:
-            return _ranked(search, asked, now, trust)
+        return _ranked(search, asked, now, trust)
     content = list(dict.fromkeys(term.search or term.word for term in asked.terms))
     named = list(dict.fromkeys(term.search or term.word for term in asked.names))
     if not asked.cased and not named:
@@ -78,7 +77,10 @@ def gather(
             for term in asked.terms:
                 if not term.name:
                     search([*named, term.word], "all", PAGE)
-    if len(search.found) < FEW and named:
+    parts = len(asked.phrases) + sum(
+        1 for i, t in enumerate(asked.terms) if t.name and not any(i in p for p in asked.phrases)
+    )
+    if named and (len(search.found) < FEW or 1 < parts < 4):
         for phrase in asked.phrases:
             search([asked.terms[i].search or asked.terms[i].word for i in phrase], "all", PAGE // 2)
         search(named, "any", PAGE)
@@ -140,11 +142,12 @@ def _settled(asked: Asked, posts: Iterable[Post]) -> Asked:
         for term in asked.terms
     )
     phrases: list[tuple[int, ...]] = []
-    run: tuple[int, ...] = ()
-    for index, term in enumerate(terms):
-        run = (*run, index) if term.name else ()
-        if len(run) > 1:
-            phrases = [*(phrase for phrase in phrases if phrase != run[:-1]), run]
+    for side_by_side in asked.runs:
+        run: tuple[int, ...] = ()
+        for index in side_by_side:
+            run = (*run, index) if terms[index].name else ()
+            if len(run) > 1:
+                phrases = [*(phrase for phrase in phrases if phrase != run[:-1]), run]
     return replace(asked, terms=terms, phrases=tuple(phrases))
 
 

@@ -47,13 +47,13 @@ within aboard via
 _PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
     r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
-    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|(?:is|was|that's|here's) why|culprit|"
+    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
     r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
 )
-_OVER = re.compile(r"\b[Oo]ver (?!the\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
+_OVER = re.compile(r"\b[Oo]ver (?!the\b|from\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
 _MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
 _IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
 _FORMER_WORDS = """
@@ -211,8 +211,11 @@ def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
             first += 1
         while last >= first and words[last].word in _STARTS:
             last -= 1
+        dashed = first == last and last + 1 < len(words) and words[last + 1].text in "-–"
         opens = first == 0 or words[first - 1].text in '.:!?"“'
-        if first <= last and not (opens and first == last and (words[first].word in STOP or _common(words[first]))):
+        if first <= last and not (
+            opens and first == last and (words[first].word in STOP or _common(words[first]) or dashed)
+        ):
             yield first, last
         i = max(j, i + 1)
 
@@ -245,7 +248,7 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
         if first and words[first - 1].text == "#":
             continue
-        if not any(word not in mine and not word.isdigit() for word in name) and not rivals:
+        if not any(word not in mine and word.isalpha() and len(word) > 1 for word in name) and not rivals:
             continue
         if words[first].kind == "handle" and "".join(sorted(named)) and all(word in name[0] for word in named):
             continue  # the account of what is asked about

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gigafactory.chat.events import Statement
 from gigafactory.chat.match import Named, about, cover
-from gigafactory.chat.reading import Reading, Sentence, chatty, takes_back
+from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.question import LIGHT, Asked, Kind
 from gigafactory.chat.retrieve import Gathered, Ranked
 from gigafactory.chat.slots import Slot, Value, slot, told_in
+from gigafactory.feed.words import words
 
 READ = 400  # posts whose sentences are looked at, best first
 LEAST_NAMED = 0.5
@@ -45,6 +47,28 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
     return Found(tuple(found), named)
 
 
+def said_by(gathered: Gathered, trust: Mapping[str, float]) -> list[Statement]:
+    """The sentence of each post that says most of the question's words, facts or not."""
+    asked = gathered.asked
+    found: list[Statement] = []
+    for ranked in gathered.posts[:READ]:
+        naming = about(ranked.reading, asked, ranked.parents)
+        if naming.sure < LEAST_NAMED or not ranked.reading.sentences:
+            continue
+        shares = [cover(sentence, ranked.reading, asked, ranked.parents) for sentence in ranked.reading.sentences]
+        number = max(range(len(shares)), key=lambda n: (shares[n].share, n == naming.first, -n))
+        if shares[number].clash or shares[number].share < (0.4 if not asked.names else 0.0):
+            continue
+        quality = naming.sure * (0.5 + 0.5 * shares[number].share)
+        sentence, post = ranked.reading.sentences[number], ranked.post
+        found.append(
+            Statement(
+                ranked.reading, sentence, number, Slot((), 1.0), quality, post.created_at, trust.get(post.source, 1.0)
+            )
+        )
+    return found
+
+
 def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Statement | None:
     reading = ranked.reading
     names = {term.word for term in asked.names}
@@ -53,6 +77,8 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
     best: Statement | None = None
     former = _former(reading, asked)
     news = asked.kind is Kind.NEWS
+    if asked.quotes and asked.kind is not Kind.AUTHOR and not quotes_it(reading, asked):
+        return None
     for number, sentence in enumerate(reading.sentences):
         covered = cover(sentence, reading, asked, ranked.parents)
         if covered.clash or covered.share < least:
@@ -72,7 +98,13 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
         fit = 1.0 if naming.first is None or naming.first == number else 0.92
         if plain and not covered.places:
             fit *= 0.85
-        if chatty(sentence.text):
+        if chatty(sentence):
+            fit *= 0.85
+        if news and previews(sentence):
+            fit *= 0.7
+        if not covered.predicate:
+            if asked.kind in (Kind.WHO, Kind.WHY):
+                continue
             fit *= 0.85
         share = 0.5 + 0.5 * covered.share if news else covered.share
         quality = naming.sure * fit * (0.4 + 0.6 * share) * (0.5 + 0.5 * value.strength)
@@ -81,6 +113,18 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
                 reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
             )
     return best
+
+
+def quotes_it(reading: Reading, asked: Asked) -> bool:
+    """Does the post hold the quoted words of the question, each part in its order?"""
+    whole = words(reading.body)
+    parts = [words(part) for quote in asked.quotes for part in re.split(r"\.\.\.|…|\[[^\]]*\]", quote)]
+    return all(within(part, whole) for part in parts if part)
+
+
+def within(part: list[str], whole: list[str]) -> bool:
+    size = len(part)
+    return any(whole[i : i + size] == part for i in range(len(whole) - size + 1))
 
 
 def _mine(asked: Asked) -> frozenset[str]:
