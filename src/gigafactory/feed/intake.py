@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from gigafactory.feed.post import EVERY_REVISION, Post
@@ -73,3 +74,27 @@ def new_keys(milliseconds: Iterable[int], taken: dict[int, int]) -> list[int]:
         taken[ms] = key
         keys.append(key)
     return keys
+
+
+def parts_to_open(
+    keys: Sequence[int], newest_ms: int, newest: tuple[int, int, int], part_ms: int, part_posts: int
+) -> list[tuple[int, int]]:
+    """Parts that begin with these new keys: number and first key of each.
+
+    newest_ms: of the newest post before them, -1 for none. newest: number, first key and posts of the newest part; it
+    ends when it spans part_ms or has part_posts. Only a time newer than all others begins a part, so that every post is
+    in the part that its key says: what arrives late goes into an old one, whatever its size.
+    """
+    n, first, count = newest
+    if ms_of(max(keys)) < ms_of(first) + part_ms and count + len(keys) <= part_posts:
+        return []
+    opened = []
+    for ms, posts in sorted(Counter(map(ms_of, keys)).items()):
+        if ms > newest_ms:
+            if ms >= ms_of(first) + part_ms or count >= part_posts:
+                n, first, count = n + 1, first_key(max(ms // part_ms * part_ms, newest_ms + 1)), 0
+                opened.append((n, first))
+            newest_ms = ms
+        if ms >= ms_of(first):
+            count += posts
+    return opened

@@ -20,6 +20,6 @@ def open_store(url: str, section: StoreSection, *, write: bool = False) -> Store
         from gigafactory.feed.sqlite import SqliteStore
 
         return SqliteStore(Path(url.removeprefix("sqlite:")), write=write, part_s=part_s)
-    from gigafactory.feed.postgres import open_postgres
+    from gigafactory.feed.postgres import PostgresStore
 
-    return open_postgres(url, write=write, part_s=part_s)
+    return PostgresStore(url, write=write, part_s=part_s)

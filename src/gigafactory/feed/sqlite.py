@@ -12,11 +12,13 @@ from pathlib import Path
 
 from gigafactory.errors import UserError
 from gigafactory.feed.intake import clean, first_key, millisecond
+from gigafactory.feed.load import load
 from gigafactory.feed.merge import cleaned_events, merge, touched
 from gigafactory.feed.post import Delete, Event, Post
+from gigafactory.feed.rows import COLUMNS, post_of
 from gigafactory.feed.sqlite_file import BUSY_S, check_format, connect, create, lock_for_writing, speaking
 from gigafactory.feed.sqlite_search import find
-from gigafactory.feed.sqlite_write import COLUMNS, add_changes, drop, load, parts, post_of, rows_of_author, write
+from gigafactory.feed.sqlite_write import Asked, add_changes, drop, parts, rows_of_author, write
 from gigafactory.feed.store import Applied, Change, Found, Held, Query
 from gigafactory.feed.words import wanted
 
@@ -67,7 +69,7 @@ class SqliteStore:
         cleaned = cleaned_events(events)
         told = {clean(source): clean(cursor) for source, cursor in (cursors or {}).items()}
         with self._transaction() as db:
-            after = merge(cleaned, load(db, touched(cleaned)))
+            after = merge(cleaned, load(Asked(db), touched(cleaned)))
             write(db, after, told, self._part_ms)
         return after.applied
 
@@ -130,14 +132,16 @@ class SqliteStore:
         with self._transaction() as db:
             db.execute("UPDATE state SET horizon = max(horizon, ?)", (after,))
             db.execute("DELETE FROM tombstones WHERE at < ?", (after,))
-        total = 0
-        while deleted := self._retain_some(after):
+        total, more = 0, True
+        while more:
+            deleted, more = self._retain_some(after)
             total += deleted
         if total:
             self._give_back()
         return total
 
-    def _retain_some(self, after: float) -> int:
+    def _retain_some(self, after: float) -> tuple[int, bool]:
+        """How many were deleted, and whether to go on."""
         below = first_key(millisecond(after) + 1)
         with self._transaction() as db:
             found = parts(db)
@@ -148,17 +152,17 @@ class SqliteStore:
             if rows:
                 add_changes(db, [(source, id, None, after, "retention") for _, source, id in rows])
                 drop(db, [row[0] for row in rows], from_index=not whole)
+            full = len(rows) == _RETAIN_POSTS
             if whole:
-                db.execute("UPDATE parts SET dirty = dirty + ? WHERE n = ?", (len(rows), found[1][0]))
-                if len(rows) < _RETAIN_POSTS:
+                (n, _), (next_n, _) = found[:2]
+                db.execute("UPDATE parts SET dirty = dirty + ? WHERE n = ?", (len(rows), next_n))
+                if not full:
                     dirty = "dirty + (SELECT dirty FROM parts WHERE n = ?)"
-                    db.execute(f"UPDATE parts SET dirty = {dirty} WHERE n = ?", (found[0][0], found[1][0]))
-                    db.execute(f"DROP TABLE words_{found[0][0]}")
-                    db.execute("DELETE FROM parts WHERE n = ?", (found[0][0],))
-                    db.execute("UPDATE parts SET first = 0 WHERE n = ?", (found[1][0],))
-        if whole and len(rows) < _RETAIN_POSTS:
-            return len(rows) + self._retain_some(after)
-        return len(rows)
+                    db.execute(f"UPDATE parts SET dirty = {dirty} WHERE n = ?", (n, next_n))
+                    db.execute(f"DROP TABLE words_{n}")
+                    db.execute("DELETE FROM parts WHERE n = ?", (n,))
+                    db.execute("UPDATE parts SET first = 0 WHERE n = ?", (next_n,))
+        return len(rows), full or whole
 
     def _give_back(self) -> None:
         """Room to the disk, but not what the posts of the next days will fill again."""

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gigafactory.feed.intake import END_KEY, first_key, millisecond, ms_of, order
 from gigafactory.feed.post import Post
-from gigafactory.feed.sqlite_write import COLUMNS, parts, post_of
+from gigafactory.feed.rows import COLUMNS, post_of
+from gigafactory.feed.sqlite_write import parts
 from gigafactory.feed.store import Found, Query
 from gigafactory.feed.words import Wanted, author_mark
 

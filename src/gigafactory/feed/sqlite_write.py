@@ -8,76 +8,38 @@ from __future__ import annotations
 import json
 import sqlite3
 from bisect import bisect_right
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gigafactory.feed.intake import first_key, millisecond, ms_of, new_keys, order
-from gigafactory.feed.merge import After, Before, Name, Stored, Tombstone, Touched
+from gigafactory.feed.intake import first_key, millisecond, ms_of, new_keys, order, parts_to_open
+from gigafactory.feed.load import STORED, TOMBSTONE
+from gigafactory.feed.merge import After
 from gigafactory.feed.post import Post
+from gigafactory.feed.rows import COLUMNS, post_of, row_of
 from gigafactory.feed.sqlite_file import WORDS_TABLE
 from gigafactory.feed.store import CHANGES_KEPT
 from gigafactory.feed.words import author_id_mark, term_text
 
-COLUMNS = "source, id, rev, author, author_id, created_at, seen_at, text, url, lang, also, refs, train_ok"
 PART_POSTS = 100_000  # a purge rewrites the index of a part in one go, a microsecond or so for each post
-_STORED = "p.key, p.source, p.id, p.rev, p.author_id, p.also"
-_TOMBSTONE = "id, source, rev, at, reason, root, by_author"
 
 
-def post_of(row: Sequence[Any]) -> Post:
-    """From COLUMNS."""
-    source, id, rev, author, author_id, created_at, seen_at, text, url, lang, also, refs, train_ok = row
-    names = (_names(also), _names(refs), bool(train_ok))
-    return Post(source, id, rev, author, author_id, created_at, seen_at, text, url, lang, *names)
+class Asked:
+    """See `load.Asked`."""
 
+    posts = "posts"
 
-def _row(post: Post, key: int) -> tuple[Any, ...]:
-    also, refs = (json.dumps(names) if names else "" for names in (post.also, post.refs))
-    return (
-        *(key, post.source, post.id, post.rev, post.author, post.author_id, post.created_at, post.seen_at),
-        *(post.text, post.url, post.lang, also, refs, post.train_ok),
-    )
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
 
+    def rows(self, statement: str, values: Sequence[Any] = ()) -> list[Any]:
+        return self._db.execute(statement, values).fetchall()
 
-def _names(column: str) -> tuple[str, ...]:
-    return tuple(json.loads(column)) if column else ()
+    def among(self, column: str, source: str, names: list[str]) -> tuple[str, Sequence[Any]]:
+        return f"t.source = ? AND t.{column} IN (SELECT value FROM json_each(?))", (source, json.dumps(names))
 
-
-def load(db: sqlite3.Connection, names: Touched) -> Before:
-    """What the store holds of the names that a batch touches."""
-    before = Before(horizon=db.execute("SELECT horizon FROM state").fetchone()[0])
-    _keep(before, _by_id(db, f"SELECT {_STORED} FROM posts p WHERE {{}}", "p", names.posts | names.deletes))
-    joined = f"SELECT {_STORED}, a.id FROM aliases a JOIN posts p ON p.key = a.key WHERE {{}}"
-    for *row, other in _by_id(db, joined, "a", names.deletes):
-        before.named.setdefault((row[1], other), []).append((row[1], row[2]))
-        _keep(before, [row])
-    for source, author_id in names.deleted_authors:
-        rows = rows_of_author(db, source, author_id, _STORED)
-        before.authored[source, author_id] = [(row[1], row[2]) for row in rows]
-        _keep(before, rows)
-    for other_ids in before.named.values():
-        other_ids.sort()
-    _load_authors(db, before, names.authors | names.deleted_authors | names.restored_authors)
-    if db.execute("SELECT 1 FROM tombstones LIMIT 1").fetchone() is not None:
-        _load_tombstones(db, before, names)
-    return before
-
-
-def _keep(before: Before, rows: Iterable[Sequence[Any]]) -> None:
-    for key, source, id, rev, author_id, also in rows:
-        before.posts[source, id] = Stored(key, rev, author_id, _names(also))
-
-
-def _by_id(db: sqlite3.Connection, statement: str, table: str, names: Iterable[Name], column: str = "id") -> list[Any]:
-    by_source = defaultdict(list)
-    for source, id in names:
-        by_source[source].append(id)
-    where = f"{table}.source = ? AND {table}.{column} IN (SELECT value FROM json_each(?))"
-    rows: list[Any] = []
-    for source, ids in by_source.items():
-        rows += db.execute(statement.format(where), (source, json.dumps(ids)))
-    return rows
+    def of_author(self, source: str, author_id: str) -> list[Any]:
+        return rows_of_author(self._db, source, author_id, STORED)
 
 
 def rows_of_author(db: sqlite3.Connection, source: str, author_id: str, columns: str, limit: int = -1) -> list[Any]:
@@ -89,30 +51,6 @@ def rows_of_author(db: sqlite3.Connection, source: str, author_id: str, columns:
         if 0 < limit <= len(rows):
             break
     return rows
-
-
-def _load_authors(db: sqlite3.Connection, before: Before, names: set[Name]) -> None:
-    if db.execute("SELECT 1 FROM authors LIMIT 1").fetchone() is None:
-        return
-    statement = "SELECT t.source, t.author_id, t.at, t.reason FROM authors t WHERE {}"
-    for source, author_id, at, reason in _by_id(db, statement, "t", names, "author_id"):
-        before.authors[source, author_id] = (at, reason)
-
-
-def _load_tombstones(db: sqlite3.Connection, before: Before, names: Touched) -> None:
-    others = {(name[0], other) for name, stored in before.posts.items() for other in stored.also}
-    wanted = names.posts | names.aliases | names.deletes | names.restores | set(before.posts) | others
-    statement = f"SELECT {_TOMBSTONE} FROM tombstones t WHERE {{}}"
-    _bury(before, _by_id(db, statement, "t", wanted))
-    if names.restores:  # an event before it in the batch may have laid any of these
-        found = {(name[0], before.tombstones[name].root) for name in names.restores & before.tombstones.keys()}
-        _bury(before, _by_id(db, statement, "t", found | wanted, "root"))
-    _bury(before, _by_id(db, statement, "t", names.restored_authors, "by_author"))
-
-
-def _bury(before: Before, rows: Iterable[Sequence[Any]]) -> None:
-    for id, source, *rest in rows:
-        before.tombstones[source, id] = Tombstone(*rest)
 
 
 def parts(db: sqlite3.Connection) -> list[tuple[int, int]]:
@@ -131,7 +69,7 @@ def write(db: sqlite3.Connection, after: After, cursors: Mapping[str, str], part
             db.execute("DELETE FROM tombstones WHERE id = ? AND source = ?", (id, source))
         else:
             row = (id, source, t.rev, t.at, t.reason, t.root, t.by_author)
-            db.execute(f"INSERT OR REPLACE INTO tombstones({_TOMBSTONE}) VALUES(?, ?, ?, ?, ?, ?, ?)", row)
+            db.execute(f"INSERT OR REPLACE INTO tombstones({TOMBSTONE}) VALUES(?, ?, ?, ?, ?, ?, ?)", row)
     for (source, author_id), gone in after.authors.items():
         if gone is None:
             db.execute("DELETE FROM authors WHERE author_id = ? AND source = ?", (author_id, source))
@@ -183,7 +121,7 @@ def _put(db: sqlite3.Connection, posts: list[Post], part_ms: int) -> None:
     keys = new_keys(milliseconds, _taken(db, {ms for ms in milliseconds if ms <= newest_ms}))
     _open_parts(db, keys, newest_ms, part_ms)
     places = ", ".join("?" * 14)
-    db.executemany(f"INSERT INTO posts(key, {COLUMNS}) VALUES({places})", map(_row, posts, keys))
+    db.executemany(f"INSERT INTO posts(key, {COLUMNS}) VALUES({places})", map(row_of, posts, keys))
     aliases = [(other, post.source, key) for post, key in zip(posts, keys, strict=True) for other in set(post.also)]
     db.executemany("INSERT INTO aliases VALUES(?, ?, ?)", aliases)
     keyed = sorted((key, term_text(post)) for post, key in zip(posts, keys, strict=True))
@@ -206,15 +144,7 @@ def _taken(db: sqlite3.Connection, milliseconds: set[int]) -> dict[int, int]:
 
 
 def _open_parts(db: sqlite3.Connection, keys: Sequence[int], newest_ms: int, part_ms: int) -> None:
-    """Opens the parts that begin with these keys, so that every later one is in its part. Only times that are newer
-    than all others begin a part: what arrives late goes into an old one, whatever its size."""
-    n, first, count = db.execute("SELECT n, first, posts FROM parts ORDER BY first DESC LIMIT 1").fetchone()
-    for ms, posts in sorted(Counter(map(ms_of, keys)).items()):
-        if ms > newest_ms:
-            if ms >= ms_of(first) + part_ms or count >= PART_POSTS:
-                n, first, count = n + 1, first_key(max(ms // part_ms * part_ms, newest_ms + 1)), 0
-                db.execute(WORDS_TABLE.format(n=n))
-                db.execute("INSERT INTO parts VALUES(?, ?, 0, 0)", (n, first))
-            newest_ms = ms
-        if ms >= ms_of(first):
-            count += posts
+    newest = db.execute("SELECT n, first, posts FROM parts ORDER BY first DESC LIMIT 1").fetchone()
+    for n, first in parts_to_open(keys, newest_ms, newest, part_ms, PART_POSTS):
+        db.execute(WORDS_TABLE.format(n=n))
+        db.execute("INSERT INTO parts VALUES(?, ?, 0, 0)", (n, first))

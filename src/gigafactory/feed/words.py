@@ -1,7 +1,7 @@
 """What a search for words goes by, the same in every store: case and accents folded, text without spaces cut in pairs.
 
-A store indexes `terms(post)`: the words of its text, and marks that say who wrote it and where. A mark begins with a
-control character, so that no text holds it.
+A store indexes `terms(post)`: the words of its text, and marks (hashes) that say who wrote it and where. A mark begins
+with a control character, so that no word equals it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
 
 from gigafactory.feed.intake import clean
 from gigafactory.feed.post import Post
@@ -63,30 +65,35 @@ def _pairs(run: str) -> list[str]:
 
 
 def author_mark(handle: str) -> str:
-    return _AUTHOR + fold(clean(handle).removeprefix("@")).encode().hex()
+    return _mark(_AUTHOR, fold(clean(handle).removeprefix("@")))
 
 
 def author_id_mark(source: str, author_id: str) -> str:
-    return f"{_AUTHOR_ID}{source.encode().hex()}{_AUTHOR_ID}{author_id.encode().hex()}"
+    return _mark(_AUTHOR_ID, f"{source}\0{author_id}")
 
 
 def source_mark(source: str) -> str:
-    return _SOURCE + clean(source).encode().hex()
+    return _mark(_SOURCE, clean(source))
+
+
+def _mark(kind: str, name: str) -> str:
+    return kind + blake2b(name.encode(), digest_size=8).hexdigest()
 
 
 def terms(post: Post) -> list[str]:
     """All that a store indexes of a post."""
-    return [*words(post.text), *_marks(post)]
+    return [*words(post.text), *_marks(post.source, post.author, post.author_id).split()]
 
 
 def term_text(post: Post) -> str:
     """The same for an index that itself cuts ASCII into words and folds its case, which is far faster there."""
     text = post.text if post.text.isascii() else " ".join(words(post.text))
-    return f"{text} {' '.join(_marks(post))}"
+    return f"{text} {_marks(post.source, post.author, post.author_id)}"
 
 
-def _marks(post: Post) -> tuple[str, str, str]:
-    return author_mark(post.author), author_id_mark(post.source, post.author_id), source_mark(post.source)
+@lru_cache(maxsize=65_536)  # the same authors write again and again
+def _marks(source: str, author: str, author_id: str) -> str:
+    return f"{author_mark(author)} {author_id_mark(source, author_id)} {source_mark(source)}"
 
 
 @dataclass(frozen=True, slots=True)
