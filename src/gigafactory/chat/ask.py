@@ -127,7 +127,7 @@ def _answered(
     found = statements_of(gathered, trust)
     leads = [one.post for one in sorted(found.statements, key=lambda one: -one.quality)[:6]]
     threaded = with_threads(gathered, leads, store, base, time_left, now, trust)
-    if len(threaded.posts) > len(gathered.posts):
+    if threaded.posts is not gathered.posts:
         gathered = threaded
         found = statements_of(gathered, trust)
     asked = gathered.asked
@@ -181,7 +181,7 @@ def _what_they_wrote(
             claims.append(claim)
             posts.append(one.post)
     if not claims:
-        about_it = " ".join(term.word for term in gathered.asked.terms) or "anything"
+        about_it = " ".join(dict.fromkeys(term.search or term.word for term in gathered.asked.terms)) or "anything"
         reason = f"no post of @{gathered.asked.speaker}{_in_window(gathered.asked)} is about {about_it}"
         return no_answer(blank, reason, nearest(gathered, (), section.nearest)), ()
     text = "\n".join(claim.text for claim in claims)
@@ -196,7 +196,7 @@ def _reason(found: Found, settled: Settled, gathered: Gathered) -> str:
     if settled.doubtful:
         first = settled.doubtful[0]
         return f"no post states it as fact{within}; @{first.post.author} does not count: {first.doubt}"
-    named = " ".join(dict.fromkeys(term.word for term in asked.names)) or "this"
+    named = " ".join(dict.fromkeys(term.search or term.word for term in asked.names)) or "this"
     if not found.named:
         return f"no post{within} is about {named}"
     lacks = _LACKS.get(asked.kind, "none of them says what is asked")

@@ -33,6 +33,7 @@ match: match, game, fixture, final, tie, clash, derby, contest, meeting
 vote: vote, ballot, poll, election, elect, referendum, motion, tally, approve, reject, pass, decision, verdict, majority, in favour, against, measure, ayes, yes, no, council, abstimmung, stimmen, abgestimmt, votacion, votos, vota, votan, voto, votes, scrutin, voix, votazione, voti, votacao, stemming, 投票, 可決, 否決, 表决, 投票, 표결, by a vote of, came down
 pass: pass, approve, adopt, back, carry, endorse, agree, vote for, go through, vote in favour, clear, green light, accept, ratify, in favour, angenommen, beschlossen, billigt, aprueba, aprobado, aprobada, adopte, approuve, approvato, aprovado, aangenomen, 可決, 承認, 通过, 가결, went through, sail through, squeak through, gets the nod, say yes to
 reject: reject, fail, vote down, defeat, block, turn down, refuse, veto, throw out, against, deny, kill, abgelehnt, rechaza, rechazado, rejette, rejete, respinto, rejeitado, 否決, 否决, 부결
+fare: fare, ticket, pass, toll, season ticket
 turnout: turnout, participation, turn out, voter, cast, voted
 appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap, nominate, take over, succeed, replace, become, take charge, take the helm, take up the post, step into, get the job, sworn in, takes office, appointee, lands, recruited, designate, succession, chosen, ernannt, neuer, neue, nombrado, nombrada, nombra, nuevo, nueva, nomme, nommee, nouveau, nouvelle, nominato, nominata, nomeado, nomeada, benoemd, 就任, 任命, 选为, 当选, 當選, 当選, 임명, landed, picked, takes the reins, reins, helm, hands over to, promoted to, is now, named as, chosen as, new chair, new head, new chief, new boss, new ceo, new director, new coach, new managing, new manager, new president, new finance, new mayor, new captain, new leader, new minister, new secretary, new editor, new principal, new commissioner, new job, will lead, will run, starts as, start as, started as, begins as, nomme, a la tete, an die spitze, al frente
 resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand in notice, bow out, tritt zuruck, rucktritt, dimite, dimision, dimitio, demissionne, demission, si dimette, dimissioni, demite, renuncia, treedt af, 辞任, 退任, 辞职, 사임, leaving, out as, on the way out, out the door, part company, walk away, walks, is out, out at, takes over from, took over from, replaces, succeeds
@@ -52,7 +53,7 @@ arrest: arrest, detain, custody, charge, police hold, held, apprehend, suspect
 fire: fire, blaze, burn, flame, inferno, smoke, wildfire, alight, ablaze, contain, containment, feuer, brand, brennt, incendio, fuego, incendie, feu, incendio, incendi, 火災, 火事, 火灾, 화재
 flood: flood, water, inundate, overflow, submerge, level, river, swamp, under water, burst
 storm: storm, hurricane, cyclone, typhoon, gale, wind, tempest, weather, gust
-quake: earthquake, quake, tremor, magnitude, aftershock, shake, seismic, richter, erdbeben, beben, terremoto, sismo, seisme, tremblement, 地震, 지진
+quake: earthquake, quake, tremor, aftershock, seismic, tremblor, temblor, erdbeben, beben, terremoto, sismo, seisme, tremblement, 地震, 지진
 magnitude: magnitude, strong, strength, size, measure, richter, power, starke, magnitud, マグニチュード, 震级, 震級, 규모
 crash: crash, collide, collision, accident, wreck, derail, derailment, pile up, smash, hit, incident
 attack: attack, strike, bomb, shoot, assault, raid
@@ -102,7 +103,7 @@ customer: customer, home, household, user, subscriber, people, resident, client,
 affect: affect, hit, impact, without, lose, experience, suffer, disrupt, leave, knock, betroffen, afectados, afectadas, afectado, afecta, touches, concernes, touche, colpiti, afetados, getroffen, 影響, 影响, 受影响, sin, without service, cut off, reporting problems, in trouble
 region: region, area, city, town, district, state, county, neighbourhood, zone, street, part
 lane: lane, road, street, bridge, tunnel, carriageway, highway, motorway, route, junction, crossing
-detour: detour, divert, diversion, reroute, alternative, instead, use, via, avoid
+detour: detour, divert, diversion, reroute, alternative route, umleitung, desvio, deviation
 train: train, rail, railway, service, line, metro, subway, tram, track
 bus: bus, coach, shuttle, route
 flight: flight, plane, aircraft, jet, airliner, airline, landing, take off

@@ -55,11 +55,17 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
             sure = min(sure, 0.85)
         elif any(_holds(parent, term.word, together, asked) for parent in parents):
             sure = min(sure, 0.9)
+        elif whole and term.word in _PART_OF_NAME and any(
+            len(other) >= 5 and other in squeezed for other in (asked.terms[i].word for i in whole)
+        ):  # fmt: skip
+            sure = min(sure, 0.7)  # @SablePolice speaks of Port Sable
         else:
             return Named(0.0, None)
     for phrase in asked.phrases:
         words = [asked.terms[i].word for i in phrase]
-        sure *= 1.0 if "".join(words) in squeezed else _phrase(reading, words, parents)
+        if "".join(words) not in squeezed:
+            apart = any(c.isdigit() for word in words for c in word) or any(len(w) > 3 and w in squeezed for w in words)
+            sure *= max(_phrase(reading, words, parents), 0.8 if apart else 0.0)  # "the Cosyleaf K2, not the K3"
     sure *= _beside(reading, asked)
     if any(term.word.isdigit() and not _alone(reading, term, asked) for term in names):
         return Named(0.0, None)
@@ -210,7 +216,8 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
     places: set[int] = set()
     clash = False
     for term in terms:
-        whole += term.weight
+        weight = term.weight * (1.5 if predicate is None and term.weight > LIGHT else 1.0)
+        whole += weight
         share, at = here.says(term, asked.kind)
         if share == 0.0:
             rest = rest or _Said(reading.tokens)
@@ -218,18 +225,21 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
         if share == 0.0 and parents:
             above = above or _Said(tuple(token for parent in parents for token in parent.tokens))
             share = 0.8 * above.says(term, asked.kind)[0]
-        got += term.weight * share
+        got += weight * share
         if predicate is None and term.weight > LIGHT:
             predicate = share > 0.0
         said += share > 0.0 and (term.weight > LIGHT or all(one.weight <= LIGHT for one in terms))
         places |= at
         others = CONTRASTS.get(term.stem)
-        if others and share == 0.0 and others & here.stems:
-            clash = True
+        if others and share == 0.0:
+            clash = clash or bool(others & here.stems)
+            whole += weight  # it sets the thing asked apart from its like
     return Cover(got / whole, said, frozenset(places), clash, predicate is not False)
 
 
 class _Said:
+    """What a run of tokens says."""
+
     def __init__(self, tokens: Sequence[Token]) -> None:
         self.tokens = tokens
         self.stems = {token.stem for token in tokens}
@@ -239,7 +249,12 @@ class _Said:
     def says(self, term: Term, kind: Kind) -> tuple[float, set[int]]:
         """(1 for the word itself, 0.8 for one that may stand for it, 0), tokens)."""
         if term.stem in self.stems or term.word in self.words:
-            return 1.0, {i for i, token in enumerate(self.tokens) if token.stem == term.stem or token.word == term.word}
+            same = {i for i, token in enumerate(self.tokens) if token.stem == term.stem or token.word == term.word}
+            others = CONTRASTS.get(term.stem, frozenset())
+            if others:  # a semi-final is no final
+                same = {i for i in same if not self._before(i) & others}
+            if same:
+                return 1.0, same
         if self._concepts is None:
             self._concepts = concepts_in(self.tokens)
         places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
@@ -270,3 +285,8 @@ class _Said:
             if places:
                 return 0.7, places
         return 0.0, set()
+
+    def _before(self, i: int) -> set[str]:
+        """The stem of the word before token i, a hyphen between them or not."""
+        back = i - 2 if i > 1 and self.tokens[i - 1].text in "-–" else i - 1
+        return {self.tokens[back].stem} if back >= 0 and self.tokens[i].start - self.tokens[back].end <= 1 else set()

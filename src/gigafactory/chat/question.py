@@ -139,10 +139,12 @@ _QUOTES = re.compile(
 # what a "how ..." or "what ..." measures
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bhow many\b", ("count",)),
-    (r"\bhow strong\b|\bmagnitude\b|\bhow old\b|\bage of\b", ("count",)),
+    (r"\bhow strong\b|\bmagnitude\b", ("count",)),
+    (r"\bhow old\b|\bage of\b", ("count", "month", "day")),
     (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|fee|fare|budget|salary|revenue|profit|fine|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
-    (r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|line|queue|trail|pipeline|run|race)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
+    (r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|queue|trail|pipeline|runway|ship|vessel)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
+    (r"\bhow long (?:is|was|are|were) (?:the|this|that|its)\b", ("m", "s", "day", "month")),
     (r"\bhow long\b|\bduration\b", ("s", "day", "month")),
     (r"\bhow fast\b|\bspeed\b", ("m/s",)),
     (r"\bhow heavy\b|\bweight\b", ("kg",)),
@@ -154,7 +156,7 @@ _QUESTION_WORDS = frozenset(
     "any whether if".split()
 )
 _FLUFF_WORDS = """
-please tell know give show find ask question anyone somebody someone everyone anything something thing things much
+anybody nobody noone please tell know give show find ask question anyone somebody someone everyone anything something thing things much
 many lot exact exactly current currently latest now recent recently new news update updates happen happened happening
 going far yet already so just actually really right moment today get got s what's who's official officially say said
 says saying post posts posted tweet tweets tweeted wrote write people's hear heard report reported reports reportedly
@@ -186,9 +188,11 @@ dove quanti quante che di il lo gli nel nella della uma um no na os as e foi
 _OTHER_STOPS = frozenset(_OTHER_STOPS_WORDS.split())
 
 
-def read_question(question: str, now: float, zone: tzinfo = UTC, window: Window | None = None) -> Asked:
-    """What `question` asks at the clock `now`; `window` overrides its time words."""
-    timed = time_asked(question, now, zone)
+def read_question(
+    question: str, now: float, zone: tzinfo = UTC, window: Window | None = None, past: bool = False
+) -> Asked:
+    """What `question` asks at the clock `now`; `window` overrides its time words; past: its days lie behind it."""
+    timed = time_asked(question, now, zone, past)
     rest = _asking(timed.rest)
     plain = fold(masked(rest)).replace("\0", " ").strip()
     quotes = quotes_in(question)

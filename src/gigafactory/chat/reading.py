@@ -79,6 +79,12 @@ _CORRECTION = re.compile(
 )
 _REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
 _BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
+_ENGLISH = frozenset(("the", "is", "was", "are", "at", "and", "has", "of", "to", "were", "will", "for"))
+_OTHER_LANGUAGES_WORDS = """
+el los las del por para con se ha fue le les des du et est sont sur pour par avec der die das den dem ein eine und ist
+sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
+"""
+_OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
 _STARTERS = re.compile(
     r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|latest|now|psa|fyi|live|"
     r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
@@ -88,10 +94,11 @@ _STARTERS = re.compile(
 
 @dataclass(frozen=True)
 class Sentence:
-    """One sentence of a post. text: as written. lead: tokens of the whole post before it."""
+    """One sentence of a post, as written, by whom and when."""
 
     text: str
     written_at: float
+    author: str = ""
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:
@@ -155,7 +162,7 @@ class Reading:
 
     @cached_property
     def sentences(self) -> tuple[Sentence, ...]:
-        return tuple(Sentence(text, self.post.created_at) for text in sentences(self.body))
+        return tuple(Sentence(text, self.post.created_at, self.post.author) for text in sentences(self.body))
 
     @cached_property
     def tokens(self) -> tuple[Token, ...]:
@@ -185,6 +192,14 @@ class Reading:
     @cached_property
     def bot(self) -> bool:
         return bool(_BOT.search(fold(self.post.author)))
+
+    @cached_property
+    def foreign(self) -> bool:
+        """It seems not to be English: no common English word among six words or more, or letters of other scripts."""
+        plain = [token.word for token in self.tokens if token.kind == "word"]
+        if sum(not word.isascii() for word in plain) > len(plain) / 2:
+            return True
+        return bool(self.words & _OTHER_LANGUAGES) and not self.words & _ENGLISH
 
     @cached_property
     def corrects(self) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gigafactory.chat.question import Asked
+from gigafactory.chat.question import LIGHT, Asked
 from gigafactory.chat.reading import Reading, read
 from gigafactory.feed.post import Post
 from gigafactory.feed.store import Query, Store
@@ -16,6 +16,7 @@ PAGE = 300
 MOST = 1500  # posts of one name that are read for a question
 FEW = 8
 DAY_S = 86400.0
+Key = tuple[str, str]
 K1, B = 1.2, 0.4
 
 
@@ -84,6 +85,16 @@ def gather(
         for phrase in asked.phrases:
             search([asked.terms[i].search or asked.terms[i].word for i in phrase], "all", PAGE // 2)
         search(named, "any", PAGE)
+        for phrase in asked.phrases:  # what the account of that name says need not name it
+            handle = "".join(asked.terms[i].word for i in phrase)
+            search((), "all", PAGE // 3, authors=(handle, "_".join(asked.terms[i].word for i in phrase)))
+        plain = [term.search or term.word for term in asked.terms if not term.name and term.weight > LIGHT]
+        if len(plain) > 1:
+            search(plain, "all", PAGE // 3)
+        codes = [term.word for term in asked.names if term.word.isdigit()]
+        for term in asked.terms:
+            if not term.name and not term.concepts:
+                search([*codes, term.search or term.word], "all", PAGE // 3)
     if not search.found or not named:
         search(content, "any", PAGE)
     if not content and base.authors:
@@ -100,7 +111,9 @@ class _Search:
         self.read = 0
         self.complete = True
 
-    def __call__(self, asked: Sequence[str], match: str, limit: int, until: float | None = None) -> tuple[Post, ...]:
+    def __call__(
+        self, asked: Sequence[str], match: str, limit: int, until: float | None = None, authors: tuple[str, ...] = ()
+    ) -> tuple[Post, ...]:
         left = self.time_left()
         if left <= 0.0:
             self.complete = False
@@ -108,6 +121,10 @@ class _Search:
         query = replace(self.base, words=tuple(asked), match=match, limit=limit, deadline_s=left)
         if until is not None:
             query = replace(query, until=until)
+        if authors and self.base.authors:
+            return ()
+        if authors:
+            query = replace(query, authors=authors)
         found = self.store.search(query)
         self.complete = self.complete and found.complete
         self.read += len(found.posts)
@@ -199,34 +216,62 @@ def _parents(
     return tuple(found)
 
 
-def with_threads(gathered: Gathered, leads: Sequence[Post], store: Store, base: Query, time_left: Callable[[], float],
-                 now: float, trust: Mapping[str, float]) -> Gathered:  # fmt: skip
-    """Also what the authors of `leads` wrote later in reply to a post of theirs: "Correction: 14, not 12" names nothing
-    that a search for words could find."""
-    if not leads or time_left() <= 0.0:
+def with_threads(
+    gathered: Gathered,
+    leads: Sequence[Post],
+    store: Store,
+    base: Query,
+    time_left: Callable[[], float],
+    now: float,
+    trust: Mapping[str, float],
+) -> Gathered:
+    """Also what the authors of `leads` wrote later in reply to a post that was found, and their corrections that take
+    up a number or name of theirs: "Correction: 14, not 12" names nothing that a search for words could find."""
+    allowed = {author.lower() for author in base.authors}
+    authors = tuple(dict.fromkeys(post.author for post in leads if not allowed or post.author.lower() in allowed))
+    left = time_left()
+    if not authors or left <= 0.0:
         return gathered
-    authors = tuple(dict.fromkeys(post.author for post in leads))
     search = _Search(store, base, time_left)
     search.found = {(one.post.source, one.post.id): one.post for one in gathered.posts}
     since = min(post.created_at for post in leads)
-    query = replace(base, authors=authors, words=(), since=max(since, base.since or since), limit=100,
-                    deadline_s=time_left())  # fmt: skip
-    allowed = {author.lower() for author in base.authors}
-    if allowed:
-        query = replace(query, authors=tuple(author for author in authors if author.lower() in allowed))
-    found = store.search(query)
-    fresh = [
-        post
-        for post in found.posts
-        if (post.source, post.id) not in search.found
-        and any(ref.startswith(("reply:", "quote:")) and (post.source, ref.split(":", 1)[1]) in search.found for ref in post.refs)
-    ]  # fmt: skip
-    if not fresh:
-        return replace(gathered, read=gathered.read + len(found.posts))
-    for post in fresh:
-        search.found[post.source, post.id] = post
+    since = since if base.since is None else max(since, base.since)
+    found = store.search(replace(base, authors=authors, since=since, limit=100, deadline_s=left))
+    above: dict[Key, tuple[Reading, ...]] = {}
+    for post in found.posts:
+        key = (post.source, post.id)
+        replied = any(
+            ref.startswith(("reply:", "quote:")) and (post.source, ref.split(":", 1)[1]) in search.found
+            for ref in post.refs
+        )
+        taken_up = tuple(read(lead) for lead in leads if _takes_up(read(post), read(lead)))
+        if key not in search.found and (replied or taken_up):
+            search.found[key] = post
+        if taken_up:
+            above[key] = taken_up
+    read_ = gathered.read + len(found.posts)
+    if len(search.found) == len(gathered.posts) and not above:
+        return replace(gathered, read=read_)
     again = _ranked(search, gathered.asked, now, trust)
-    return replace(again, read=gathered.read + len(found.posts), complete=gathered.complete and found.complete)
+    posts = tuple(
+        replace(one, parents=(*one.parents, *above.get((one.post.source, one.post.id), ()))) for one in again.posts
+    )
+    return replace(again, posts=posts, read=read_, complete=gathered.complete and found.complete)
+
+
+def _takes_up(later: Reading, lead: Reading) -> bool:
+    """Does a later post of the same author correct this one, by a number or name that both hold?"""
+    if (
+        later.post.author_id != lead.post.author_id
+        or later.post.created_at <= lead.post.created_at
+        or not later.corrects
+    ):
+        return False
+    mine, its = (
+        {t.word for t in one.tokens if t.kind == "number" or (t.text[0].isupper() and t.start)} for one in (later, lead)
+    )
+    numbers = {word for word in mine & its if word[0].isdigit() and len(word) > 1}
+    return bool(numbers) or len(mine & its) >= 2
 
 
 def same_words(reading: Reading) -> tuple[str, ...]:

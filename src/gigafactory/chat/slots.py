@@ -10,7 +10,7 @@ from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
-from gigafactory.chat.question import Asked, Kind
+from gigafactory.chat.question import LIGHT, Asked, Kind
 from gigafactory.chat.reading import Sentence
 from gigafactory.chat.tokens import Token, fold
 
@@ -35,6 +35,9 @@ we you i our his her their my the a an and but so in on at by for from to of as 
 would
 """
 _STARTS = frozenset(_STARTS_WORDS.split())
+_COINS = frozenset(
+    "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
+)
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
 _LINKS_WORDS = """
 of the de la van von der den bin al el du di da and & -
@@ -92,8 +95,20 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         plain = fold(sentence.text)
         if _REASON_WORDS_OTHER.search(plain) or (covered and (_REASONS.search(plain) or _OVER.search(sentence.text))):
             return Slot(_content(sentence, asked), 1.0)
-        return Slot(_content(sentence, asked), 0.6) if covered and _IS_A.search(plain) else None
+        if covered and (_IS_A.search(plain) or _made_so(sentence, asked, covered)):
+            return Slot(_content(sentence, asked), 0.6)
+        return None
     return Slot(state(sentence), 1.0)
+
+
+def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
+    """ "A cracked bearing has closed the bridge": what is asked about is the object of what happened."""
+    names = [i for i, token in enumerate(sentence.tokens) if token.word in {term.word for term in asked.names}]
+    return any(
+        sentence.tokens[i - 1].word in ("has", "have", "had") and any(0 < name - i <= 3 for name in names)
+        for i in covered
+        if i > 1
+    )
 
 
 def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
@@ -238,7 +253,8 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     words = sentence.tokens
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
     named = {term.word for term in asked.names}
-    winner = any(term.stem in _WINS for term in asked.terms)
+    predicate = next((term.stem for term in asked.terms if not term.name and term.weight > LIGHT), "")
+    winner = predicate in _WINS
     rivals = winner and len(asked.names) >= 2 and _wins(sentence)
     found: list[tuple[int, int, Value]] = []
     former: list[Value] = []
@@ -258,6 +274,9 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         whole = bool(named & set(name)) and not rivals
         distance = min((abs(i - j) for i in covered for j in (first, last)), default=99)
         found.append((distance + (20 if whole else 0), first, tuple(sorted(name))))
+    spoken = [i for i in covered if i and words[i - 1].word in ("i", "we") and words[i - 1].text in ("I", "We", "we")]
+    if spoken and sentence.author:
+        return Slot((fold(sentence.author),), 1.0)  # "I moved the fare cap": its author did
     if not found:
         return None
     distance, _, best = min(found)
@@ -371,7 +390,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             continue  # part of a name: "Terminal 2", "Falcon 9"
         if quantity.kind == "ordinal" and "place" not in mine:
             continue
-        if not _measures(quantity, asked):
+        if not _measures(quantity, asked, words):
             continue
         value = (quantity.kind, *(f"{x:.10g}" for x in quantity.values))
         if _taken_back(words, quantity.first):
@@ -386,7 +405,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             )
             counted = counted or words[quantity.last].stem in asked.unit
         noun = words[quantity.last + 1] if quantity.last + 1 < len(words) else None
-        of_other = bool(asked.unit) and not counted and (
+        of_other = (asked.unit or asked.measure == {"count"}) and not counted and (
             quantity.kind != "count"
             or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
         )  # fmt: skip
@@ -404,11 +423,14 @@ def _between(i: int, quantity: Quantity) -> int:
     return quantity.first - i if i < quantity.first else i - quantity.last if i > quantity.last else 0
 
 
-def _measures(quantity: Quantity, asked: Asked) -> bool:
+def _measures(quantity: Quantity, asked: Asked, words: Sequence[Token]) -> bool:
     if not asked.measure:
         return True
     if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
         return False
+    if asked.measure & _MONEY and quantity.kind == "count":
+        after = words[quantity.last + 1].word if quantity.last + 1 < len(words) else ""
+        return after in _COINS or after.rstrip("s") in _COINS
     return quantity.kind in asked.measure or (quantity.kind == "count" and "turnout" in {t.word for t in asked.terms})
 
 

@@ -100,6 +100,8 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             fit *= 0.85
         if chatty(sentence):
             fit *= 0.85
+        if reading.foreign:
+            fit *= 0.9
         if news and previews(sentence):
             fit *= 0.7
         if not covered.predicate:

@@ -61,6 +61,7 @@ _AHEAD = re.compile(
 )
 _DAY_WORDS = re.compile(DAY, re.IGNORECASE)
 _ZONE_WORDS = re.compile(rf"(?<=[\dm\s.]){ZONE}", re.IGNORECASE)
+_WEEKDAY = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)day", re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"]*"|“[^”]*”|«[^»]*»|「[^」]*」|„[^“”]*[“”]|(?<!\w)\'[^\']{8,}\'(?!\w)')
 
 
@@ -90,16 +91,16 @@ def masked(question: str) -> str:
     return _QUOTED.sub(lambda match: BLANK * len(match.group()), question)
 
 
-def time_asked(question: str, now: float, zone: tzinfo = UTC) -> TimeAsked:
+def time_asked(question: str, now: float, zone: tzinfo = UTC, past: bool = False) -> TimeAsked:
     """What window the question sets, by the clock `now` (Unix seconds); `zone` where it names no time zone.
 
     "yesterday" and "on 3 May" are days, "this morning" 0 to 12, "last night" 18 to 6, "since Friday" starts with the
     latest Friday, "two days ago" is that day, "at 14:00" ends with that minute. Of several windows in one question the
-    intersection counts where there is one, else the first.
+    intersection counts where there is one, else the first. past: no day lies ahead, whatever the question says.
     """
     text = masked(question)
     here = datetime.fromtimestamp(now, zone)
-    ahead_asked = bool(_AHEAD.search(text))
+    ahead_asked = not past and bool(_AHEAD.search(text))
     found: list[_Found] = []
     ahead: list[tuple[float, float]] = []
 
@@ -125,7 +126,10 @@ def time_asked(question: str, now: float, zone: tzinfo = UTC) -> TimeAsked:
         moment = read_moment(match["when"], here, match["zone"], ahead_asked)
         if moment is None:
             continue
-        if moment.since > now and not (match["lead"] or "").lower().startswith(("until", "till", "by", "before")):
+        today = ahead_asked and moment.since <= now < moment.until and not moment.is_clock
+        if (moment.since > now or (today and _WEEKDAY.search(match["when"]))) and not (
+            match["lead"] or ""
+        ).lower().startswith(("until", "till", "by", "before")):
             ahead.append((moment.since, moment.until))
             continue
         found.append(_placed(match, moment))
