@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,9 +13,12 @@ from gigafactory.chat.service import Service
 
 
 @contextmanager
-def served(service: Service, keys: tuple[str, ...] = ()) -> Iterator[str]:
-    """Its address, "http://127.0.0.1:PORT"; it ends with the block, in good order."""
+def served(service: Service, keys: tuple[str, ...] = (), send_bytes: int | None = None) -> Iterator[str]:
+    """Its address, "http://127.0.0.1:PORT"; it ends with the block, in good order. send_bytes: what the kernel takes of
+    an answer before somebody reads it."""
     listener = listen(service.section.server.model_copy(update={"port": 0}))
+    if send_bytes is not None:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_bytes)
     ready = threading.Event()
     control: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 
