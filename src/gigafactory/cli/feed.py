@@ -110,8 +110,13 @@ def _serve(feed: Feed) -> None:
         loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
         def end() -> None:
+            if stop.is_set():
+                return
             _tell("stopping: what was read is stored first")
             stop.set()
+            loop.call_later(1.0, at_once)  # one Ctrl-C may come twice: from the terminal and from a wrapper
+
+        def at_once() -> None:
             for number in (signal.SIGINT, signal.SIGTERM):
                 loop.remove_signal_handler(number)
 
