@@ -10,6 +10,7 @@ from gigafactory.chat.stems import stem
 from gigafactory.chat.tokens import Token
 
 NEGATORS, DENIALS, STOP = words("negators"), words("denials"), words("stop")
+DENIALS_OF_ALL = words("denials_of_all")
 # Weakest first: a claim may weaken what a post says, never strengthen it.
 RUMOUR, MODAL, INTENT = "rumour", "possibility", "plan"
 HEDGES = {word: kind for kind in (RUMOUR, MODAL, INTENT) for word in words(f"hedge_{kind}")}
@@ -47,7 +48,8 @@ def marks(tokens: Sequence[Token]) -> tuple[Mark, ...]:
         if token.kind == "word":
             kind = _kind(tokens, i)
             if kind:
-                found.append(Mark(kind, token.word, *_ahead(tokens, i + 1, whole=kind == RUMOUR), i))
+                whole = kind == RUMOUR or token.word in DENIALS_OF_ALL
+                found.append(Mark(kind, token.word, *_ahead(tokens, i + 1, whole), i))
         i += 1
     return tuple(found)
 

@@ -32,9 +32,8 @@ class Name:
 def names(tokens: Sequence[Token]) -> tuple[Name, ...]:
     """The names of one sentence in their order. A sentence that is mostly capitals yields only its uncommon words."""
     words = [token for token in tokens if token.kind == "word" and token.text[0].isalpha()]
-    content = [token for token in words if token.word not in STOP]
-    capital = sum(token.text[0].isupper() for token in content)
-    shouting = len(content) > 3 and capital > 0.8 * len(content)
+    capital = sum(token.text[0].isupper() for token in words)
+    shouting = len(words) > 3 and capital > 0.8 * len(words)
     found: list[Name] = []
     i, opening = 0, True
     while i < len(tokens):

@@ -36,10 +36,14 @@ class Sentence:
         )
 
     @cached_property
-    def plain(self) -> tuple[int, ...]:
-        """Those of `content` outside dates and quantities."""
-        counted = {i for quantity in self.quantities for i in range(quantity.first, quantity.last + 1)}
-        return tuple(i for i in self.content if i not in counted and i not in self.dated)
+    def marked(self) -> frozenset[int]:
+        """Places of numbers and of capitalised words behind the first."""
+        row = self.tokens
+        return frozenset(
+            i
+            for i in self.content
+            if row[i].kind != "word" or row[i].word.isdigit() or (i and row[i].text[0].isupper())
+        )
 
     @cached_property
     def stems(self) -> frozenset[str]:

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from gigafactory.chat.dates import Moment, carried
-from gigafactory.chat.hedges import HEDGES, MODAL, OPPOSITES, RUMOUR, STOP, STRENGTH, Mark
+from gigafactory.chat.english import words
+from gigafactory.chat.hedges import DENIALS_OF_ALL, HEDGES, MODAL, OPPOSITES, RUMOUR, STOP, STRENGTH, Mark
+from gigafactory.chat.names import Name
 from gigafactory.chat.numbers import Quantity, agree
 from gigafactory.chat.passage import Sentence
 from gigafactory.chat.quotes import quotes, speakers
@@ -17,8 +19,11 @@ from gigafactory.chat.tokens import tokens
 SHORT = 12  # sentences: all of a text this short is looked at, else the few that carry the claim and their neighbours
 CONTEXT = 5  # tokens to each side that say what a number belongs to
 SAME_STATEMENT = 0.5  # share of a claim that a sentence must cover for a different value in it to contradict the claim
+MOST = 0.6
 SHORT_REMARK = 6  # content words of a sentence like "Unconfirmed so far." that speaks of the whole post
 COUNTED = frozenset(("person", "other", "total", "more"))  # "12 people injured": what tells is "injured"
+BACK = frozenset(("this", "that", "it", "story", "report", "rumour", "rumor"))
+OLDER, BEFORE, BEHIND = words("older"), words("other_before"), words("other_behind")
 NEGATIVE = ("not", "denial")
 PASSIVE = frozenset(("by",))
 
@@ -41,8 +46,8 @@ def findings(cover: Cover, author: str = "") -> tuple[Finding, ...]:
         *_names(cover, author),
         *_quotes(cover),
         *_speakers(cover, author),
-        *_negations(cover, near),
-        *_hedges(cover, near),
+        *_negations(cover),
+        *_hedges(cover),
         *_opposites(cover, near),
         *_roles(cover, near),
         *remarks(cover, near),
@@ -59,8 +64,10 @@ def carriers(cover: Cover) -> tuple[Sentence, ...]:
 
 
 def speaking(cover: Cover) -> tuple[Sentence, ...]:
-    """Those that a claim's words come from: the chosen ones that add to it."""
-    return tuple(cover.passage.sentences[i] for i in cover.chosen)
+    """Those that a claim's words come from: the chosen ones; of a long text those that hold most of the claim, since
+    the others may speak of something else."""
+    chosen = [i for i in cover.chosen if len(cover.passage.sentences) <= SHORT or cover.by_sentence[i] >= MOST]
+    return tuple(cover.passage.sentences[i] for i in chosen)
 
 
 # --- numbers and dates
@@ -69,6 +76,8 @@ def speaking(cover: Cover) -> tuple[Sentence, ...]:
 def _quantities(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
     for quantity in cover.claim.quantities:
         given = [(sentence, g) for sentence in near for g in sentence.quantities]
+        if len(near) < len(cover.passage.sentences) and any(agree(quantity, g) for g in cover.passage.quantities):
+            continue  # somewhere in a long text: the classifier weighs how far away
         fitting = [(sentence, g) for sentence, g in given if agree(quantity, g)]
         rivals = [(sentence, g) for sentence, g in given if g.kind == quantity.kind and not agree(quantity, g)]
         yield from _placed(cover, quantity, fitting, rivals, "number")
@@ -79,6 +88,8 @@ def _dates(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
     given = [(sentence, m) for sentence in near for m in sentence.moments]
     for moment in cover.claim.moments:
         fitting = [(sentence, m) for sentence, m in given if carried(moment, [m], None)]
+        if len(near) < len(cover.passage.sentences) and carried(moment, cover.passage.moments, written_at):
+            continue
         if not fitting and carried(moment, [m for _, m in given], written_at):
             continue  # the day of the post itself
         rivals = [(s, m) for s, m in given if _same_grain(moment, m) and not carried(moment, [m], None)]
@@ -117,7 +128,8 @@ def _context(sentence: Sentence, item: Quantity | Moment) -> dict[str, float]:
     nearer to no other number or date."""
     found: dict[str, float] = {}
     row = sentence.tokens
-    others: list[Quantity | Moment] = [other for other in (*sentence.quantities, *sentence.moments) if other != item]
+    others: list[Quantity | Moment] = [q for q in sentence.quantities if q != item]
+    others += [m for m in sentence.moments if m != item]
     for i in range(max(0, item.first - CONTEXT), min(len(row), item.last + CONTEXT + 1)):
         token = row[i]
         if item.first <= i <= item.last or token.kind not in ("word", "handle"):
@@ -149,12 +161,35 @@ def _names(cover: Cover, author: str) -> Iterator[Finding]:
     other = _other_names(cover)
     for name in cover.claim.names:
         lacking = [stem for stem in name.stems if stem not in have]
+        if not lacking and name.sure and (longer := _longer(cover, name)):
+            yield Finding("name", f"the post names {longer!r}, not {name.text!r}", True)
         if not lacking or (not name.sure and len(lacking) < len(name.stems) and len(name.stems) > 1):
             continue
         if other and max(cover.by_sentence, default=0.0) >= SAME_STATEMENT:
             yield Finding("name", f"the post names {other!r}, not {name.text!r}", True)
         else:
             yield Finding("name", f"{name.text!r} is not in the post")
+
+
+def _longer(cover: Cover, name: Name) -> str:
+    """The name that every mention in the passage is part of, if a word before or behind makes it another one."""
+    found = ""
+    row = cover.claim.tokens
+    own = {row[i].word for i in (name.first - 1, name.last + 1) if 0 <= i < len(row)} | {row[name.first].word}
+    for sentence in cover.passage.sentences:
+        there = sentence.tokens
+        for i in range(len(there)):
+            if tuple(t.stem for t in there[i : i + len(name.stems)]) != name.stems:
+                continue
+            before = there[i - 1] if i else None
+            behind = there[i + len(name.stems)] if i + len(name.stems) < len(there) else None
+            if before and before.word in BEFORE and before.text[0].isupper() and before.word not in own:
+                found = f"{before.text} {name.text}"
+            elif behind and behind.word in BEHIND and behind.text[0].isupper() and behind.word not in own:
+                found = f"{name.text} {behind.text}"
+            else:
+                return ""
+    return found
 
 
 def _other_names(cover: Cover) -> str:
@@ -191,8 +226,8 @@ def _negative(sentences: Iterable[Sentence]) -> list[Mark]:
     return [mark for sentence in sentences for mark in sentence.marks if mark.kind in NEGATIVE]
 
 
-def _negations(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
-    claimed, given = _negative([cover.claim]), _negative(near)
+def _negations(cover: Cover) -> Iterator[Finding]:
+    claimed, given = _negative([cover.claim]), _negative(cover.passage.sentences)
     for head in {mark.head for mark in claimed}:
         here = [mark for mark in claimed if mark.head == head]
         there = [mark for mark in given if head in mark.scope or mark.head == head]
@@ -205,11 +240,12 @@ def _negations(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
             if mark.kind not in NEGATIVE or mark.word in cover.claim.all_stems:
                 continue
             touched = mark.scope & said
-            if touched and not touched & held and (mark.head in said or len(touched) * 2 >= len(mark.scope)):
+            near_all = len(touched) * 2 >= len(mark.scope) or (mark.word in DENIALS_OF_ALL and touched & cover.marked)
+            if touched and not touched & held and (mark.head in said or near_all):
                 yield Finding("negation", f"the post says {mark.word!r} of it", True)
 
 
-def _hedges(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
+def _hedges(cover: Cover) -> Iterator[Finding]:
     own = [mark for mark in cover.claim.marks if mark.kind in STRENGTH]
     strongest = max((STRENGTH[mark.kind] for mark in own), default=-1)
     said = cover.claim.stems
@@ -220,7 +256,7 @@ def _hedges(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
         if sentence.text.rstrip().endswith("?") and not cover.claim.text.rstrip().endswith("?"):
             yield Finding("hedge", "the post asks it, it does not say it")
     if any(mark.kind in (RUMOUR, MODAL) for mark in own) and not any(
-        mark.kind in STRENGTH for sentence in near for mark in sentence.marks
+        mark.kind in STRENGTH for sentence in cover.passage.sentences for mark in sentence.marks
     ):
         yield Finding("hedge", "the post says it without reserve")
 
@@ -239,7 +275,9 @@ def remarks(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
 
 
 def _points_back(sentence: Sentence) -> bool:
-    return any(token.word in ("this", "that", "it", "story", "report", "rumour", "rumor") for token in sentence.tokens)
+    """ "This is false." does; "We earlier said 12, that was wrong." speaks of another statement."""
+    said = {token.word for token in sentence.tokens}
+    return bool(said & BACK) and not said & OLDER and not sentence.quantities and not sentence.moments
 
 
 def _opposites(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:

@@ -7,6 +7,8 @@ import re
 from gigafactory.chat.english import words
 
 ABBREVIATIONS = words("abbreviations")
+MONTHS = frozenset(words("months_of_dates"))
+DAY = re.compile(r"(?<![\w-])\d{1,2}$")
 END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』）]*|\s*\n+\s*")
 
 
@@ -37,6 +39,8 @@ def _ends(text: str, point: int) -> bool:
     rest = text[point + 1 :].lstrip()
     if rest[:1].islower():
         return False
+    if DAY.search(text[:point]) and rest[:12].split(" ")[0].strip(",.").casefold() in MONTHS:
+        return False  # "am 20. November"
     before = re.search(r"[\w.]*$", text[:point])
     word = before.group().casefold() if before else ""
     if word in ABBREVIATIONS:

@@ -56,11 +56,18 @@ SUFFIXES = (
 )
 
 
+INFLECTIONS = ("ings", "ing", "ed", "es", "s", "e")  # may leave three letters
+REGULAR = (("s", ""), ("es", ""), ("ed", ""), ("d", ""), ("ing", ""), ("ing", "e"), ("ies", "y"), ("ied", "y"))
+
+
 @lru_cache(maxsize=50_000)
 def stem(word: str) -> str:
     """The stem of a folded word. Short words and words of other alphabets stay as they are."""
     if head := IRREGULAR.get(word):
         return head
+    for suffix, instead in REGULAR:
+        if word.endswith(suffix) and (head := IRREGULAR.get(word[: -len(suffix)] + instead)):
+            return head
     if len(word) <= 3 or not word.isascii():
         return word[:-1] if len(word) == 3 and word.endswith("s") and word[1] not in "aius" else word
     if word.endswith(("'t", "ss")):
@@ -84,7 +91,6 @@ def _cut(word: str) -> str:
     for suffix, instead in SUFFIXES:
         if word.endswith(suffix) and not (suffix == "s" and word.endswith(("ss", "us", "is"))):
             root = word[: -len(suffix)] + instead
-            if len(root) >= 4 or (len(root) == 3 and len(suffix) <= 3 and VOWEL.search(root)):
-                return root if VOWEL.search(root) else word
-            return word
+            if VOWEL.search(root) and (len(root) >= 4 or (len(root) == 3 and suffix in INFLECTIONS)):
+                return root
     return word
