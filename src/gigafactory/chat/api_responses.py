@@ -79,7 +79,7 @@ def shown_response(kept: Kept, link: Callable[[Citation], str], reply: _Reply | 
         reply = _Reply(request, Asking(kept.owner, kept.conversation, id=kept.id), kept.asked_at)
     if kept.model != GROUNDED:
         return reply.done(kept, Message((kept.answer.text,), ()), [], "stop")
-    shown = message(kept.answer, link)
+    shown = message(kept.answer, link, kept.touched)
     return reply.done(kept, shown, notes_of(shown, link), "stop")
 
 

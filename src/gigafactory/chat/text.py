@@ -11,8 +11,12 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 from gigafactory.chat.answer import Answer, Citation, Claim, Verdict
+
+if TYPE_CHECKING:
+    from gigafactory.chat.recheck import Touched
 
 ACTIVE = re.compile(r"!(?=\[)|\](?=\()|\](?=\[)|\](?=:)|<(?=[A-Za-z/!?])")
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
@@ -92,8 +96,9 @@ def _citations(answer: Answer) -> Iterable[Citation]:
         yield from (pair.old, pair.new)
 
 
-def message(answer: Answer, link: Callable[[Citation], str]) -> Message:
-    """What a chat client shows. link: the URL of a citation, "" for none."""
+def message(answer: Answer, link: Callable[[Citation], str], touched: Iterable[Touched] = ()) -> Message:
+    """What a chat client shows. link: the URL of a citation, "" for none. touched: posts of the answer that were
+    edited or deleted since it was given."""
     numbers = numbered(answer)
     pieces: list[str] = []
     marks: list[Mark] = []
@@ -120,6 +125,9 @@ def message(answer: Answer, link: Callable[[Citation], str]) -> Message:
         add(f"\n\nSuperseded: {_who(pair.old)}: “{unmarked(pair.old.quote)}”", [pair.old])
         newer = "" if numbers[pair.new] in cited else f" {_who(pair.new)}: “{unmarked(pair.new.quote)}”"
         add(f", replaced by{newer}", [pair.new])
+    for touch in touched if answer.claims else ():  # without claims the text says so itself
+        why = f" ({unmarked(touch.reason)})" if touch.reason else ""
+        add(f"\n\nA post that this answer showed was {touch.change} at {utc(touch.at)}{why}.")
     sources = {n: c for c, n in numbers.items() if answer.claims or c in answer.nearest}
     if sources:
         lines = (f"[{n}] {_who(c)}{f', {url}' if (url := link(c)) else ''}" for n, c in sources.items())
