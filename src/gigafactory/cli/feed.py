@@ -36,8 +36,7 @@ def run(file: FactoryFile, sets: Sets = None) -> None:
         store = open_store(section.store.url, section.store, write=True)
         try:
             feed = Feed(section, store, clock_of(section, store), tell=_tell, status_path=status_path(at))
-            _tell(f"reading {', '.join(source.name for source in section.sources)} into {at}; Ctrl-C stops")
-            _serve(feed)
+            _serve(feed, f"reading {', '.join(source.name for source in section.sources)} into {at}; Ctrl-C stops")
             held = store.held()
         finally:
             store.close()
@@ -101,8 +100,8 @@ def _tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _serve(feed: Feed) -> None:
-    """Runs the feed; SIGINT and SIGTERM stop it in good order, a second one at once."""
+def _serve(feed: Feed, ready: str) -> None:
+    """Runs the feed; SIGINT and SIGTERM stop it in good order, a second one at once. ready: said when they do."""
     import asyncio
     import signal
 
@@ -122,6 +121,7 @@ def _serve(feed: Feed) -> None:
 
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, end)
+        _tell(ready)
         await feed.run(stop, until_ended=True)
 
     asyncio.run(main())

@@ -79,13 +79,20 @@ def clock_of(section: FeedSection, store: Store) -> Clock:
     begins where the replay opens, or where the store has it read up to. section: as `prepared`."""
     if not section.sources or any(source.kind != "replay" for source in section.sources):
         return SystemClock()
-    paths = [Path(source.path or "") for source in section.sources]
+    paths = [_recording(source, f"feed.sources[{i}]") for i, source in enumerate(section.sources)]
     speed = max(source.speed for source in section.sources)
     if speed == 0:
         return ReplayClock(max(closing(path) for path in paths), 0.0, time.monotonic)
     opens = min(opening(path) for path in paths)
     reached = [resume(store.cursor(source.name), path)[1] for source, path in zip(section.sources, paths, strict=True)]
     return ReplayClock(max(opens, *reached), speed, time.monotonic)
+
+
+def _recording(source: FeedSource, field: str) -> Path:
+    path = Path(source.path or "")
+    if not path.is_file():
+        raise UserError(f"{field}.path: {path}: no such file")
+    return path
 
 
 def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, str], store: Store) -> Connector:
@@ -97,9 +104,7 @@ def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, 
         if not token:
             raise UserError(f"{field}.token_env: the environment variable {source.token_env} is not set")
     if source.kind == "replay":
-        path = Path(source.path or "")
-        if not path.is_file():
-            raise UserError(f"{field}.path: {path}: no such file")
+        path = _recording(source, field)
         if not isinstance(clock, ReplayClock):  # beside live sources a replay keeps a time of its own
             clock = ReplayClock(opening(path), source.speed, time.monotonic)
         return Replay(source, path, clock)
