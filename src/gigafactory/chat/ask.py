@@ -59,16 +59,45 @@ def ask(
     section = section or AnswerSection()
     trust = trust or {}
     asked = read_question(question, now, zone, window)
+    answer, posts = _answer(asked, store, now, section, trust, authors, not_authors, sources, deadline_s, stopwatch)
+    if answer.abstained and asked.ahead:
+        # "when will it be back on Sunday", asked on a Monday: no post knew of the next Sunday, some of the last
+        asked = read_question(question, now, zone, window, past=True)
+        again, more = _answer(asked, store, now, section, trust, authors, not_authors, sources, deadline_s, stopwatch)
+        answer, posts = (again, more) if again.claims else (answer, posts)
+    answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
+    if writer is not None and answer.claims:
+        from gigafactory.chat.reword import reword
+
+        answer = reword(answer, posts, writer, section, now)
+        answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
+    return answer
+
+
+def _answer(
+    asked: Asked,
+    store: Store,
+    now: float,
+    section: AnswerSection,
+    trust: Mapping[str, float],
+    authors: Sequence[str],
+    not_authors: Sequence[str],
+    sources: Sequence[str],
+    deadline_s: float,
+    stopwatch: Callable[[], float],
+) -> tuple[Answer, tuple[Post, ...]]:
+    """The quoted answer, and the posts that it cites."""
+    started = stopwatch()
     base = _base(asked, now, authors, not_authors, sources)
     if base is None or not (asked.terms or asked.quotes or asked.speaker):
         reason = "no post can match these filters" if base is None else "the question names nothing to look for"
-        return no_answer(_blank(question, store, now, asked), reason, ())
+        return no_answer(_blank(store, now, asked), reason, ()), ()
 
     def time_left() -> float:
         return deadline_s - (stopwatch() - started)
 
     gathered = gather(asked, store, base, now, trust, time_left)
-    blank = _blank(question, store, now, gathered.asked)
+    blank = _blank(store, now, gathered.asked)
     first = None
     if asked.quotes and asked.kind in (Kind.AUTHOR, Kind.WHO, Kind.WHEN):
         first = posts_with_quote(gathered, own=asked.kind is not Kind.AUTHOR)
@@ -78,14 +107,7 @@ def ask(
         answer, posts = _what_they_wrote(blank, gathered, trust, now, section)
     else:
         answer, posts = _answered(blank, gathered, store, base, now, trust, section, time_left)
-    cost = Cost(posts_read=gathered.read, seconds=stopwatch() - started)
-    answer = replace(answer, complete=gathered.complete, cost=cost)
-    if writer is not None and answer.claims:
-        from gigafactory.chat.reword import reword
-
-        answer = reword(answer, posts, writer, section, now)
-        answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
-    return answer
+    return replace(answer, complete=gathered.complete, cost=Cost(posts_read=gathered.read)), posts
 
 
 def _base(
@@ -105,13 +127,13 @@ def _base(
                  not_authors=tuple(author.removeprefix("@") for author in not_authors), sources=tuple(sources))  # fmt: skip
 
 
-def _blank(question: str, store: Store, now: float, asked: Asked) -> Answer:
+def _blank(store: Store, now: float, asked: Asked) -> Answer:
     newest = store.held().newest_created_at
     if newest is not None and newest > now:  # the clock of the question is in the past
         found = store.search(Query(until=math.nextafter(now, math.inf), limit=1)).posts
         newest = found[0].created_at if found else None
     freshness_s = None if newest is None else max(0.0, now - newest)
-    return Answer(question, "", (), False, now, freshness_s, window=asked.window)
+    return Answer(asked.text, "", (), False, now, freshness_s, window=asked.window)
 
 
 def _answered(

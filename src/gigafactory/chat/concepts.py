@@ -26,7 +26,7 @@ end: end, finish, conclude, wrap up, over, stop, halt, cease, final whistle, clo
 win: win, beat, defeat, victory, victor, take, clinch, triumph, claim, edge, seal, thrash, rout, champion, overcome, top, winner, prevail, title, gold, crown, knock out, down, see off, come out on top, sink, stun, sweep, gewinnt, gewonnen, sieg, siegt, gana, gano, ganador, gagne, remporte, vainqueur, vince, vinto, vence, venceu, wint, 優勝, 勝利, 勝ち, 获胜, 夺冠, 우승
 lose: lose, defeat, fall to, beat, go down to, out, relegate, runner up, losing
 draw: draw, tie, level, stalemate, all square, share the points
-score: score, result, final, full time, ft, half time, ht, finish, end, win, beat, draw, goal, point, at the whistle, tally, scoreline, make it, whistle, ergebnis, endstand, endet, resultado, marcador, acaba, resultat, termine, risultato, finisce, 試合終了, スコア, 比分, 结果, 결과, it ends, ended, end, result, full-time
+score: score, result, final, full time, ft, half time, ht, at the whistle, tally, scoreline, whistle, ergebnis, endstand, resultado, marcador, resultat, termine, risultato, finisce, 試合終了, スコア, 比分, 结果, 결과, result, full-time
 goal: goal, score, net, header, penalty, strike, scorer, scored, slot, find the net, on target, equaliser, winner
 play: play, face, meet, match, game, versus, vs, v, against, take on, fixture, host, opponent, derby
 match: match, game, fixture, final, tie, clash, derby, contest, meeting

@@ -170,6 +170,11 @@ def _wrong(other: Statement, correction: Statement, wrong: Sequence[Value], kind
 def _newest(standing: Sequence[Statement], kind: Kind) -> Statement:
     """The newest value; of the posts that give it, the one that fits the question best."""
     newest = max(standing, key=lambda one: (one.at, one.quality, one.post.id))
+    if kind in (Kind.STATE, Kind.FACT) and not newest.slot.value:
+        best = max(one.quality for one in standing)
+        return max(
+            (one for one in standing if one.quality >= 0.85 * best), key=lambda one: (one.at, one.quality, one.post.id)
+        )
     alike = [one for one in standing if agree(one.slot.value, newest.slot.value, kind)]
     return max(alike, key=lambda one: (round(one.quality, 2), one.at, one.post.id), default=newest)
 
@@ -208,6 +213,7 @@ def _differs(one: Statement, other: Statement) -> bool:
     if set(one.slot.value) <= set(other.slot.value):
         return False
     mine, its = (
-        {t.stem for t in s.sentence.tokens if t.kind in ("word", "number") and t.word not in STOP} for s in (one, other)
+        {t.stem for t in s.sentence.tokens if t.kind == "word" and t.text[0].islower() and t.word not in STOP}
+        for s in (one, other)
     )
-    return len(mine & its) < 0.6 * min(len(mine), len(its))
+    return len(mine & its) <= 0.6 * min(len(mine), len(its))

@@ -6,6 +6,7 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 from gigafactory.chat.concepts import CONTRASTS, FAMILIES, KINDS_OF_THINGS, OPPOSITES, concepts_in
 from gigafactory.chat.hedges import STOP
@@ -23,6 +24,7 @@ _DATE_WORD = re.compile(
 _PART_OF_NAME = frozenset(
     "great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova".split()
 )
+_PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
 _UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
 
 
@@ -44,6 +46,7 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
     handle = fold(reading.post.author)
     squeezed = handle.replace("_", "").replace(".", "").replace("-", "")
     sure = 1.0
+    short: set[tuple[int, ...]] = set()
     together = {asked.terms[i].word: phrase for phrase in asked.phrases for i in phrase}
     for term in names:
         if _holds(reading, term.word, together, asked):
@@ -55,22 +58,60 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
             sure = min(sure, 0.85)
         elif any(_holds(parent, term.word, together, asked) for parent in parents):
             sure = min(sure, 0.9)
-        elif whole and term.word in _PART_OF_NAME and any(
+        elif whole and term.word in _PLACE_WORDS and any(
             len(other) >= 5 and other in squeezed for other in (asked.terms[i].word for i in whole)
         ):  # fmt: skip
             sure = min(sure, 0.7)  # @SablePolice speaks of Port Sable
+        elif whole and _by_last_word(reading, term, whole, asked):
+            sure, short = min(sure, 0.8), {*short, whole}
         else:
             return Named(0.0, None)
     for phrase in asked.phrases:
         words = [asked.terms[i].word for i in phrase]
+        if phrase in short:
+            continue
         if "".join(words) not in squeezed:
-            apart = any(c.isdigit() for word in words for c in word) or any(len(w) > 3 and w in squeezed for w in words)
+            coded = any(not word.isdigit() and any(c.isdigit() for c in word) for word in words)
+            apart = coded or any(len(word) > 3 and word in squeezed for word in words)
             sure *= max(_phrase(reading, words, parents), 0.8 if apart else 0.0)  # "the Cosyleaf K2, not the K3"
     sure *= _beside(reading, asked)
-    if any(term.word.isdigit() and not _alone(reading, term, asked) for term in names):
-        return Named(0.0, None)
     first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
     return Named(sure, first)
+
+
+def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: Asked) -> bool:
+    """ "Rovers" for "Tarn Valley Rovers", where the other names of the question are there and no other word leads it."""
+    last = asked.terms[phrase[-1]].word
+    others = [t.word for i, t in enumerate(asked.terms) if t.name and i not in phrase]
+    if not others or term.word == last or not all(word in reading.words for word in others):
+        return False
+    tokens = reading.tokens
+    mine = {one.word for one in asked.terms}
+    places = [i for i, token in enumerate(tokens) if token.word == last]
+    return any(not i or not tokens[i - 1].text[0].isupper() or tokens[i - 1].word in mine for i in places)
+
+
+def linked(reading: Reading, asked: Asked, whole: Sequence[Reading]) -> bool:
+    """Is a post about what is asked although it lacks one of several names (the rocket, not who flies it)? It has the
+    others, posts that have all of them (`whole`) tie them together, and it names nothing else in their place."""
+    if asked.kind in (Kind.WHO, Kind.SCORE) or not whole:
+        return False
+    grouped = {i for phrase in asked.phrases for i in phrase}
+    groups = [*asked.phrases, *((i,) for i, term in enumerate(asked.terms) if term.name and i not in grouped)]
+    if len(groups) < 2:
+        return False
+    held = [group for group in groups if _group(reading, [asked.terms[i].word for i in group])]
+    if not held or len(held) == len(groups):
+        return False
+    mine = {term.word for term in asked.terms}
+    kept = [token for token in reading.tokens if token.kind == "word" and token.start and token.text[0].isupper()]
+    others = [t for t in kept if t.word not in mine and t.word not in STOP and not _DATE_WORD.fullmatch(t.word)]
+    zones = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm"))
+    return all(token.word in zones or (token.stem,) in FAMILIES for token in others)
+
+
+def _group(reading: Reading, words: Sequence[str]) -> bool:
+    return all(word in reading.words for word in words) and (len(words) == 1 or _phrase(reading, words, ()) == 1.0)
 
 
 def _holds(reading: Reading, word: str, together: dict[str, tuple[int, ...]], asked: Asked) -> bool:
@@ -83,23 +124,11 @@ def _holds(reading: Reading, word: str, together: dict[str, tuple[int, ...]], as
     return phrase is not None and "".join(asked.terms[i].word for i in phrase) in words
 
 
-def _alone(reading: Reading, term: Term, asked: Asked) -> bool:
-    """Is the number somewhere without a letter or digit stuck to it that the question lacks (5, not 5b)?"""
-    mine = {one.word for one in asked.terms}
-    tokens = reading.tokens
-    for place, token in enumerate(tokens):
-        if token.word != term.word:
-            continue
-        after = tokens[place + 1] if place + 1 < len(tokens) else None
-        if after is None or after.start > token.end or after.kind not in ("word", "number") or after.word in mine:
-            return True
-    return term.word not in {token.word for token in tokens}
-
-
 def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) -> float:
     """1 where the words of a name stand side by side somewhere."""
     for one in (reading, *parents):
-        sequence = [token.word for token in one.tokens if token.kind in ("word", "number", "handle")]
+        kept = [token for token in one.tokens if token.kind in ("word", "number", "handle")]
+        sequence = [token.word for token in kept]
         starts = [i for i, word in enumerate(sequence) if word == words[0]]
         for start in starts:
             place = start
@@ -109,7 +138,10 @@ def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) 
                     break
                 place += 1 + ahead.index(word)
             else:
-                return 1.0
+                last = kept[place]
+                stuck = place + 1 < len(kept) and kept[place + 1].start == last.end and last.kind == "number"
+                if not stuck:  # 5b is not 5
+                    return 1.0
         if "".join(words) in sequence:
             return 1.0
     return 0.4
@@ -162,6 +194,7 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         alone
         and bound
         and head is not None
+        and (not head.concepts or bool(head.concepts & KINDS_OF_THINGS))
         and thing
         and after.text.islower()
         and _Said(tokens).says(head, Kind.FACT)[0] == 0
@@ -188,17 +221,25 @@ def _joined(tokens: Sequence[Token], place: int) -> Token | None:
     return after if after.kind in ("word", "number") and after.start - tokens[place].end <= 1 else None
 
 
+class Said(IntEnum):
+    """Where something is said: in the sentence, elsewhere in its post, or not at all."""
+
+    NOWHERE = 0
+    ELSEWHERE = 1
+    HERE = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Cover:
     """share: weight of the question's other words that are said, 0 to 1. said: how many of them. places: tokens of the
     sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's). predicate: its first word of weight,
-    which mostly tells what is asked, is said."""
+    which mostly tells what is asked."""
 
     share: float
     said: int
     places: frozenset[int]
     clash: bool
-    predicate: bool = True
+    predicate: Said = Said.HERE
 
 
 def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Cover:
@@ -211,30 +252,36 @@ def cover(sentence: Sentence, reading: Reading, asked: Asked, parents: Sequence[
     rest: _Said | None = None
     above: _Said | None = None
     got = whole = 0.0
-    predicate: bool | None = None
+    predicate: Said | None = None
+    handle = fold(reading.post.author)
     said = 0
     places: set[int] = set()
     clash = False
     for term in terms:
-        weight = term.weight * (1.5 if predicate is None and term.weight > LIGHT else 1.0)
+        first = predicate is None and term.weight > LIGHT and (asked.cased or bool(term.concepts))
+        weight = term.weight * (1.5 if first else 1.0)
         whole += weight
         share, at = here.says(term, asked.kind)
+        where = Said.HERE
         if share == 0.0:
             rest = rest or _Said(reading.tokens)
             share = 0.8 * rest.says(term, asked.kind)[0]
+            if share == 0.0 and len(term.word) >= 3 and term.word in handle:
+                share = 0.7  # the final, by @CupDesk
+            where = Said.ELSEWHERE if share else Said.NOWHERE
         if share == 0.0 and parents:
             above = above or _Said(tuple(token for parent in parents for token in parent.tokens))
             share = 0.8 * above.says(term, asked.kind)[0]
         got += weight * share
-        if predicate is None and term.weight > LIGHT:
-            predicate = share > 0.0
+        if predicate is None and term.weight > LIGHT and (asked.cased or term.concepts):
+            predicate = where
         said += share > 0.0 and (term.weight > LIGHT or all(one.weight <= LIGHT for one in terms))
         places |= at
         others = CONTRASTS.get(term.stem)
         if others and share == 0.0:
             clash = clash or bool(others & here.stems)
             whole += weight  # it sets the thing asked apart from its like
-    return Cover(got / whole, said, frozenset(places), clash, predicate is not False)
+    return Cover(got / whole, said, frozenset(places), clash, Said.HERE if predicate is None else predicate)
 
 
 class _Said:
@@ -273,6 +320,7 @@ class _Said:
                 for i, token in enumerate(self.tokens)
                 if token.kind == "word" and 3 <= len(token.word.removesuffix("s")) <= 5
                 and term.word.startswith(token.word.removesuffix("s"))
+                and (token.stem,) not in FAMILIES
             }  # fmt: skip
             if places:
                 return 0.6, places

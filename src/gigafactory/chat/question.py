@@ -156,7 +156,7 @@ _QUESTION_WORDS = frozenset(
     "any whether if".split()
 )
 _FLUFF_WORDS = """
-anybody nobody noone please tell know give show find ask question anyone somebody someone everyone anything something thing things much
+anybody nobody noone v vs versus please tell know give show find ask question anyone somebody someone everyone anything something thing things much
 many lot exact exactly current currently latest now recent recently new news update updates happen happened happening
 going far yet already so just actually really right moment today get got s what's who's official officially say said
 says saying post posts posted tweet tweets tweeted wrote write people's hear heard report reported reports reportedly
@@ -170,7 +170,8 @@ LIGHT = 0.3
 _LIGHT = frozenset(
     "expect expected expects planned plan plans scheduled schedule due set supposed become becomes became takes taking held hold "
     "place near person man woman player team side company firm candidate party group country band actor estimated "
-    "given stated announced announce reported involved considered mentioned".split()
+    "given stated announced announce reported involved considered mentioned people persons caused cause causes "
+    "reason reasons blame new words".split()
 )
 _DAYS = frozenset((*WEEKDAYS, *MONTHS)) - {"may", "march"}
 _TITLES_WORDS = """
@@ -317,7 +318,7 @@ def _phrase_concepts(found: tuple[Token, ...]) -> dict[int, frozenset[str]]:
             concepts = FAMILIES.get(tuple(stems[first : first + length]))
             if not concepts or any(token.start in said or token.text[0].isupper() for token in span[1:]):
                 continue
-            content = [token for token in span if token.word not in STOP] or [span[-1]]
+            content = [token for token in span if token.word not in STOP and token.word not in _FLUFF] or [span[-1]]
             said.update(dict.fromkeys((token.start for token in content), concepts))
     return said
 
@@ -356,11 +357,12 @@ def _term(
         return None
     if name and token.kind == "word" and token.word in STOP and not (upper and not first) and not glued:
         return None
-    if token.word in place:
-        return place[token.word]
+    key = token.word.upper() if name else token.word  # "Cornet power bank" of the "Dynadyne Bank"
+    if key in place:
+        return place[key]
     concepts = concepts_of(token.stem) if said is None else said
     weight = 2.0 if name else LIGHT if token.word in _LIGHT or token.word in _DAYS else 1.0 if concepts else 1.3
-    place[token.word] = len(terms)
+    place[key] = len(terms)
     terms.append(Term(token.word, token.stem, frozenset() if name else concepts, weight, name))
     return len(terms) - 1
 

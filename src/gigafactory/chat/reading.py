@@ -42,7 +42,7 @@ _QUESTION_FORM = re.compile(
     r"(?! (?:we|you) (?:know|need))"
 )
 _OPINION = re.compile(
-    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)?|ought to|deserves?|wants? to see|would love|can'?t wait|"
+    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)|ought to|deserves?|wants? to see|would love|can'?t wait|"
     r"better (?:be|not)|needs to (?:go|resign|win|be))\b"
 )
 _RUMOUR = re.compile(
@@ -144,6 +144,8 @@ class Sentence:
             return self.rumour
         if self.own.rstrip(" \"'”’)!#").endswith(("?", "？")) or _QUESTION_FORM.match(plain):
             return "it is a question"
+        if re.match(r"\W*(?:if|unless|in case|should)\b", plain):
+            return "it is conditional"
         if _OPINION.search(plain):
             return "it is an opinion"
         for mark in marks(self.tokens if self.own == self.text else tokens(self.own)):

@@ -78,6 +78,9 @@ def gather(
             for term in asked.terms:
                 if not term.name:
                     search([*named, term.word], "all", PAGE)
+    plain = [term.search or term.word for term in asked.terms if not term.name and term.weight > LIGHT]
+    if len(plain) > 1:
+        search(plain, "all", PAGE // 3)
     parts = len(asked.phrases) + sum(
         1 for i, t in enumerate(asked.terms) if t.name and not any(i in p for p in asked.phrases)
     )
@@ -88,9 +91,6 @@ def gather(
         for phrase in asked.phrases:  # what the account of that name says need not name it
             handle = "".join(asked.terms[i].word for i in phrase)
             search((), "all", PAGE // 3, authors=(handle, "_".join(asked.terms[i].word for i in phrase)))
-        plain = [term.search or term.word for term in asked.terms if not term.name and term.weight > LIGHT]
-        if len(plain) > 1:
-            search(plain, "all", PAGE // 3)
         codes = [term.word for term in asked.names if term.word.isdigit()]
         for term in asked.terms:
             if not term.name and not term.concepts:

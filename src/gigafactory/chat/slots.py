@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in
+from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts_of
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
@@ -35,6 +35,8 @@ we you i our his her their my the a an and but so in on at by for from to of as 
 would
 """
 _STARTS = frozenset(_STARTS_WORDS.split())
+_PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
+_ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _COINS = frozenset(
     "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
 )
@@ -355,7 +357,8 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
             "to",
             "on",
         )
-        strength = (0.7 if named else 0.45) + (0.3 if strong else 0.0)
+        known = any(concept in _PLACE_KINDS for k in range(j, end + 1) for concept in concepts_of(words[k].stem))
+        strength = (0.7 if named else 0.5 if known else 0.2) + (0.3 if strong else 0.0)
         if best is None or strength > best[0]:
             best = (strength, place)
     if best is None or best[0] < 0.6:
@@ -409,13 +412,25 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             quantity.kind != "count"
             or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
         )  # fmt: skip
-        strength = 1.0 if counted else 0.5 if of_other else 0.9 if distance <= 3 else 0.75 if distance <= NEAR else 0.4
-        if asked.measure and quantity.kind in asked.measure:
+        alone = sum(1 for other in sentence.quantities if other.kind == quantity.kind) - len(former) == 1
+        strength = (
+            1.0
+            if counted
+            else 0.5
+            if of_other
+            else 0.9
+            if distance <= 3
+            else 0.75
+            if distance <= NEAR
+            else (0.7 if alone and covered else 0.4)
+        )
+        if quantity.kind in asked.measure and asked.measure != {"count"}:
             strength = min(1.0, strength + 0.2)
         if best is None or strength > best[0]:
             best = (strength, value)
     if best is None or best[0] < 0.6:
-        return _when(sentence, asked) if asked.measure >= {"s", "day"} else None  # "closed until Sunday" says how long
+        ends = asked.measure >= {"s", "day"} and not sentence.words.isdisjoint(_ENDS)
+        return _when(sentence, asked) if ends else None  # "closed until Sunday" says how long
     return Slot(best[1], best[0], tuple(former))
 
 
@@ -425,7 +440,7 @@ def _between(i: int, quantity: Quantity) -> int:
 
 def _measures(quantity: Quantity, asked: Asked, words: Sequence[Token]) -> bool:
     if not asked.measure:
-        return True
+        return quantity.kind != "pair"
     if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
         return False
     if asked.measure & _MONEY and quantity.kind == "count":

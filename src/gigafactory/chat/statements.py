@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from gigafactory.chat.events import Statement
-from gigafactory.chat.match import Named, about, cover
+from gigafactory.chat.match import Named, Said, about, cover, linked
 from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.question import LIGHT, Asked, Kind
 from gigafactory.chat.retrieve import Gathered, Ranked
@@ -21,6 +21,7 @@ LEAST_COVER = {
     Kind.WHO: 0.25, Kind.WHEN: 0.25, Kind.WHERE: 0.25, Kind.NUMBER: 0.24, Kind.SCORE: 0.0, Kind.WHY: 0.25,
     Kind.STATE: 0.5, Kind.FACT: 0.5, Kind.AUTHOR: 0.5, Kind.NEWS: 0.0,
 }  # fmt: skip
+LINKED = 0.6
 UNNAMED_COVER = 0.6  # the same, where the question names nothing
 
 
@@ -36,8 +37,11 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
     """The best sentence of each post that answers."""
     found: list[Statement] = []
     named = 0
-    for ranked in gathered.posts[:READ]:
-        naming = about(ranked.reading, gathered.asked, ranked.parents)
+    read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts[:READ]]
+    whole = [one.reading for one, naming in read_ if naming.sure >= LEAST_NAMED]
+    for ranked, naming in read_:
+        if naming.sure < LEAST_NAMED and linked(ranked.reading, gathered.asked, whole):
+            naming = Named(LINKED, None)
         if naming.sure < LEAST_NAMED:
             continue
         named += 1
@@ -73,22 +77,27 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
     reading = ranked.reading
     names = {term.word for term in asked.names}
     plain = any(not term.name and term.weight > LIGHT for term in asked.terms)
-    least = UNNAMED_COVER if not asked.names else LEAST_COVER[asked.kind] if plain else 0.0
+    least = 0.0 if asked.quotes else UNNAMED_COVER if not asked.names else LEAST_COVER[asked.kind] if plain else 0.0
     best: Statement | None = None
     former = _former(reading, asked)
     news = asked.kind is Kind.NEWS
     if asked.quotes and asked.kind is not Kind.AUTHOR and not quotes_it(reading, asked):
         return None
     for number, sentence in enumerate(reading.sentences):
-        covered = cover(sentence, reading, asked, ranked.parents)
+        probe = sentence
+        if asked.quotes:
+            if not all(within(words(quote), words(sentence.text)) for quote in asked.quotes):
+                continue
+            probe = Sentence(sentence.own, sentence.written_at, sentence.author)
+        covered = cover(probe, reading, asked, ranked.parents)
         if covered.clash or covered.share < least:
             continue
-        if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE):
+        if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE) and not asked.quotes:
             continue
         if former and len(reading.sentences) > 1 and takes_back(sentence.text) and not _own_new(sentence):
             continue
-        own = frozenset(i for i, token in enumerate(sentence.tokens) if token.word in names)
-        value = slot(sentence, asked, covered.places or own)
+        own = frozenset(i for i, token in enumerate(probe.tokens) if token.word in names)
+        value = slot(probe, asked, covered.places or own)
         if value is None:
             continue
         if news:
@@ -104,10 +113,12 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             fit *= 0.9
         if news and previews(sentence):
             fit *= 0.7
-        if not covered.predicate:
+        if covered.predicate == Said.ELSEWHERE:
+            fit *= 0.85
+        if covered.predicate == Said.NOWHERE and not asked.quotes:
             if asked.kind in (Kind.WHO, Kind.WHY):
                 continue
-            fit *= 0.85
+            fit *= 0.65
         share = 0.5 + 0.5 * covered.share if news else covered.share
         quality = naming.sure * fit * (0.4 + 0.6 * share) * (0.5 + 0.5 * value.strength)
         if best is None or quality > best.quality:
