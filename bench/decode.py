@@ -171,7 +171,7 @@ def race(cores: list[int], llama_python: str | None, rounds: int, tokens: int, l
                 bytes_per_s.append(ours.ask(do="bandwidth")["bytes_per_s"])
             for name in names[index % len(names) :] + names[: index % len(names)]:
                 worker, rows = contestants[name]
-                salt = 1000 + 100 * index
+                salt = 1000 + 100 * index + 10 * rows
                 answer = worker.ask(do="turn", prompt=facts["prompt"], tokens=tokens, rows=rows, salt=salt)
                 if index:
                     turns[name].append(answer)
