@@ -16,6 +16,7 @@ from bench.replay.build import build
 from bench.replay.questions import questions
 from bench.replay.score import Result, index, score
 from bench.replay.timeline import Timeline
+from bench.replay.words import wording_of
 from gigafactory.factory.feed import StoreSection
 from gigafactory.feed.open import open_store
 from gigafactory.feed.post import Event
@@ -130,7 +131,7 @@ def main() -> int:
         show(seed, arguments.posts, found, results, built_s, took_s)
         show_errors(results, arguments.errors)
         rows.append({
-            "seed": seed, "wording": "dev" if seed < 1000 else "unseen", "posts": arguments.posts,
+            "seed": seed, "wording": wording_of(seed).name, "posts": arguments.posts,
             "questions": len(asked), "answerer": arguments.answerer, **found, "reached": reached(found),
             "built_s": built_s, "run_s": took_s, "classes": by_class(results),
         })  # fmt: skip

@@ -1,4 +1,4 @@
-"""The wording of a seed: names, sentences and questions, from wording/dev.toml or wording/unseen.toml."""
+"""The wording of a seed: names, sentences and questions, from wording/NAME.toml."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from bench.replay.kinds import KINDS, Kind
 from bench.replay.template import parse, slots
 
-FIRST_UNSEEN_SEED = 1000
+FIRST_SEED = {"dev": 0, "dev-b": 500, "unseen": 1000}  # which seeds have which wording
 FOLDER = Path(__file__).parent / "wording"
 LANGUAGES = ("es", "de", "fr", "pt", "it", "ja", "zh")
 GENERAL = ("names", "accounts", "wrap", "chatter", "ask")
@@ -19,7 +19,7 @@ GENERAL = ("names", "accounts", "wrap", "chatter", "ask")
 
 @dataclass(frozen=True, eq=False)
 class Wording:
-    """One of the two wordings. kinds: the events that it has words for."""
+    """One of the wordings. kinds: the events that it has words for."""
 
     name: str
     tables: dict[str, dict[str, list[str]]]
@@ -83,4 +83,4 @@ FIELDS = {
 
 def wording_of(seed: int) -> Wording:
     """The wording that a seed stands for."""
-    return wording("dev" if seed < FIRST_UNSEEN_SEED else "unseen")
+    return wording([name for name, first in FIRST_SEED.items() if seed >= first][-1])
