@@ -24,6 +24,7 @@ _DATE_WORD = re.compile(
 _PART_OF_NAME = frozenset(
     "great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova".split()
 )
+_ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
 _UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
 
@@ -80,15 +81,27 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
 
 
 def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: Asked) -> bool:
-    """ "Rovers" for "Tarn Valley Rovers", where the other names of the question are there and no other word leads it."""
+    """ "Rovers" for "Tarn Valley Rovers", where the other names of the question are there and no word leads it, and the
+    post names nothing else."""
     last = asked.terms[phrase[-1]].word
     others = [t.word for i, t in enumerate(asked.terms) if t.name and i not in phrase]
-    if not others or term.word == last or not all(word in reading.words for word in others):
+    if not others or last in others or term.word == last or not all(word in reading.words for word in others):
         return False
     tokens = reading.tokens
-    mine = {one.word for one in asked.terms}
-    places = [i for i, token in enumerate(tokens) if token.word == last]
-    return any(not i or not tokens[i - 1].text[0].isupper() or tokens[i - 1].word in mine for i in places)
+    led = [i for i, token in enumerate(tokens) if token.word == last and i and tokens[i - 1].text[0].isupper()]
+    return last in reading.words and not led and not _names_else(reading, asked)
+
+
+def _names_else(reading: Reading, asked: Asked) -> bool:
+    """Does the post name things that the question does not?"""
+    mine = {term.word for term in asked.terms}
+    for token in reading.tokens:
+        if token.kind != "word" or not token.text[0].isupper() or token.word in mine or token.word in STOP:
+            continue
+        if token.word in _ZONES or _DATE_WORD.fullmatch(token.word) or (token.stem,) in FAMILIES:
+            continue
+        return True
+    return False
 
 
 def linked(reading: Reading, asked: Asked, whole: Sequence[Reading]) -> bool:
@@ -101,13 +114,8 @@ def linked(reading: Reading, asked: Asked, whole: Sequence[Reading]) -> bool:
     if len(groups) < 2:
         return False
     held = [group for group in groups if _group(reading, [asked.terms[i].word for i in group])]
-    if not held or len(held) == len(groups):
-        return False
-    mine = {term.word for term in asked.terms}
-    kept = [token for token in reading.tokens if token.kind == "word" and token.start and token.text[0].isupper()]
-    others = [t for t in kept if t.word not in mine and t.word not in STOP and not _DATE_WORD.fullmatch(t.word)]
-    zones = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm"))
-    return all(token.word in zones or (token.stem,) in FAMILIES for token in others)
+    sure = any(len(group) > 1 or any(c.isdigit() for c in asked.terms[group[0]].word) for group in held)
+    return sure and len(held) < len(groups) and not _names_else(reading, asked)
 
 
 def _group(reading: Reading, words: Sequence[str]) -> bool:

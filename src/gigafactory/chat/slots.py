@@ -37,6 +37,7 @@ would
 _STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
+_SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
 _COINS = frozenset(
     "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
 )
@@ -120,6 +121,10 @@ def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
     for quantity in sentence.quantities:
         if not all(token.word in mine for token in words[quantity.first : quantity.last + 1]):
             told.append(" ".join((quantity.kind, *(f"{x:.10g}" for x in quantity.values))))
+    if not any(one.startswith("pair") for one in told):
+        score = _SCORE.search(sentence.text)
+        times = any(moment.grain == "time" for moment in sentence.moments)
+        told += [f"pair {int(score[1])} {int(score[2])}"] if score and not times else []
     told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
     for first, last in names_in(sentence):
         name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]

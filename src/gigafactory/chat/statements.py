@@ -40,7 +40,7 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
     read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts[:READ]]
     whole = [one.reading for one, naming in read_ if naming.sure >= LEAST_NAMED]
     for ranked, naming in read_:
-        if naming.sure < LEAST_NAMED and linked(ranked.reading, gathered.asked, whole):
+        if naming.sure == 0.0 and linked(ranked.reading, gathered.asked, whole):
             naming = Named(LINKED, None)
         if naming.sure < LEAST_NAMED:
             continue
@@ -115,7 +115,9 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             fit *= 0.7
         if covered.predicate == Said.ELSEWHERE:
             fit *= 0.85
-        if covered.predicate == Said.NOWHERE and not asked.quotes:
+        if covered.predicate == Said.NOWHERE and asked.unit and value.strength < 1.0:
+            continue
+        if covered.predicate == Said.NOWHERE and not asked.quotes and not news:
             if asked.kind in (Kind.WHO, Kind.WHY):
                 continue
             fit *= 0.65
