@@ -18,6 +18,7 @@ DAY_WORDS = {"today": 0, "tonight": 0, "yesterday": -1, "tomorrow": 1}
 PARTS = words("parts_of_day")
 DASHES = frozenset("-–—−/")
 UNIT_WORDS = words("counted")
+PAST, AHEAD = words("past"), words("ahead")
 BEFORE_MAY = frozenset(("in", "last", "next", "since", "until", "by", "of", "early", "late", "mid"))  # the month
 
 
@@ -288,7 +289,14 @@ def _relative(tokens: Sequence[Token], i: int, now: datetime | None) -> Moment |
     if word == "this" and _word(tokens, i + 1) in PARTS:
         return _relative_day(tokens, i, i + 1, frozenset([today]) if today else frozenset())
     if word in WEEKDAYS and (len(word) > 3 or tokens[i].text[0].isupper()) and word not in ("sun", "sat", "wed", "mon"):
-        return Moment("weekday", tokens[i].text, i, i, days=_weekdays(WEEKDAYS[word], before, today), relative=True)
+        return Moment(
+            "weekday",
+            tokens[i].text,
+            i,
+            i,
+            days=_weekdays(WEEKDAYS[word], before, today, _tense(tokens)),
+            relative=True,
+        )
     if word in ("last", "next", "this") and _word(tokens, i + 1) in ("week", "month", "year"):
         unit, step = _word(tokens, i + 1), {"last": -1, "next": 1, "this": 0}[word]
         text = _text(tokens, i, i + 1)
@@ -319,7 +327,15 @@ def _relative_day(tokens: Sequence[Token], first: int, last: int, days: frozense
     return Moment("day", text, first, last, days=days, relative=True)
 
 
-def _weekdays(weekday: int, before: str, today: date | None) -> frozenset[date]:
+def _tense(tokens: Sequence[Token]) -> int:
+    """-1: a sentence of the past, 1: of what is or is to come, 0: it does not tell."""
+    said = [token.word for token in tokens if token.kind == "word"]
+    past = any(word in PAST or (word.endswith("ed") and len(word) > 4) for word in said)
+    ahead = any(word in AHEAD for word in said)
+    return ahead - past
+
+
+def _weekdays(weekday: int, before: str, today: date | None, tense: int) -> frozenset[date]:
     """The dates that a weekday's name can mean."""
     if today is None:
         return frozenset()
@@ -331,7 +347,9 @@ def _weekdays(weekday: int, before: str, today: date | None) -> frozenset[date]:
         return frozenset([today + timedelta(ahead or 7), today + timedelta((ahead or 7) + 7)])
     if before == "this":
         return frozenset([today + timedelta(ahead), today - timedelta(back)])
-    return frozenset([today - timedelta(back), today + timedelta(ahead)])
+    tense = {"until": 1, "by": 1, "from": 1, "since": -1}.get(before, tense)
+    days = {-1: (back,), 1: (-ahead,), 0: (back, -ahead)}[tense]
+    return frozenset(today - timedelta(day) for day in days)
 
 
 def _year(tokens: Sequence[Token], i: int) -> Moment | None:

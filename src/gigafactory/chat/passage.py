@@ -94,7 +94,7 @@ class Passage:
     @cached_property
     def joined(self) -> str:
         """Its words in a row, folded, for verbatim search."""
-        return " ".join(token.word for token in tokens(self.text) if token.kind != "symbol")
+        return " ".join(token.word for token in tokens(self.text) if token.kind not in ("symbol", "link"))
 
     @cached_property
     def moments(self) -> tuple[Moment, ...]:

@@ -22,11 +22,12 @@ TAIL = re.compile(
 @dataclass(frozen=True, slots=True)
 class Frame:
     """ "@nasa wrote at 14:03 UTC: ..." taken apart. who: the handle without "@". head: the words around it, which may
-    name a time. body: what was said, without the quotation marks that enclose all of it."""
+    name a time. body: what was said, without the quotation marks that enclose all of it; exact: it had some."""
 
     who: str
     head: str
     body: str
+    exact: bool
 
 
 def frame(text: str) -> Frame | None:
@@ -39,7 +40,8 @@ def frame(text: str) -> Frame | None:
         head, body = parts.get("head") or parts.get("head2") or "", parts.get("body") or parts.get("body2") or ""
         handles = [token for token in tokens(head) if token.kind == "handle"]
         if len(handles) == 1 and body and _only_attribution(tokens(head)):
-            return Frame(handles[0].word, head, unquoted(body))
+            inner = unquoted(body)
+            return Frame(handles[0].word, head, inner, inner != body)
     return None
 
 

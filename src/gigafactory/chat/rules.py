@@ -11,19 +11,20 @@ from gigafactory.chat.english import words
 from gigafactory.chat.hedges import DENIALS_OF_ALL, HEDGES, MODAL, OPPOSITES, RUMOUR, STOP, STRENGTH, Mark
 from gigafactory.chat.names import Name
 from gigafactory.chat.numbers import Quantity, agree
-from gigafactory.chat.passage import Sentence
+from gigafactory.chat.passage import Passage, Sentence
 from gigafactory.chat.quotes import quotes, speakers
 from gigafactory.chat.support import Cover
 from gigafactory.chat.tokens import tokens
 
 SHORT = 12  # sentences: all of a text this short is looked at, else the few that carry the claim and their neighbours
 CONTEXT = 5  # tokens to each side that say what a number belongs to
-SAME_STATEMENT = 0.5  # share of a claim that a sentence must cover for a different value in it to contradict the claim
+SAME_STATEMENT = 0.5  # of a claim without its values; a sentence that covers less does not contradict it
 MOST = 0.6
 SHORT_REMARK = 6  # content words of a sentence like "Unconfirmed so far." that speaks of the whole post
 COUNTED = frozenset(("person", "other", "total", "more"))  # "12 people injured": what tells is "injured"
 BACK = frozenset(("this", "that", "it", "story", "report", "rumour", "rumor"))
-OLDER, BEFORE, BEHIND = words("older"), words("other_before"), words("other_behind")
+HEDGES_HERE, OLDER = words("hedges_here"), words("older")
+BEFORE, BEHIND = words("other_before"), words("other_behind")
 NEGATIVE = ("not", "denial")
 PASSIVE = frozenset(("by",))
 
@@ -112,7 +113,7 @@ def _placed(
     near = [(_nearness(context, s, g), g) for s, g in rivals]
     best = max(near, key=lambda item: item[0], default=None)
     if not fitting:
-        against = best is not None and best[0] > 0 and max(cover.by_sentence, default=0.0) >= SAME_STATEMENT
+        against = best is not None and (best[0] > 0 or rule == "date") and cover.rest >= SAME_STATEMENT
         if against and best is not None:
             yield Finding(rule, f"the post says {best[1].text!r}, not {wanted.text!r}", True)
         else:
@@ -165,7 +166,7 @@ def _names(cover: Cover, author: str) -> Iterator[Finding]:
             yield Finding("name", f"the post names {longer!r}, not {name.text!r}", True)
         if not lacking or (not name.sure and len(lacking) < len(name.stems) and len(name.stems) > 1):
             continue
-        if other and max(cover.by_sentence, default=0.0) >= SAME_STATEMENT:
+        if other and cover.rest >= SAME_STATEMENT:
             yield Finding("name", f"the post names {other!r}, not {name.text!r}", True)
         else:
             yield Finding("name", f"{name.text!r} is not in the post")
@@ -203,9 +204,14 @@ def _other_names(cover: Cover) -> str:
 
 def _quotes(cover: Cover) -> Iterator[Finding]:
     for quote in quotes(cover.claim.text):
-        words = " ".join(token.word for token in tokens(quote) if token.kind != "symbol")
-        if words and f" {words} " not in f" {cover.passage.joined} ":
+        if not verbatim(quote, cover.passage):
             yield Finding("quote", f"{quote!r} is not what the post says word for word")
+
+
+def verbatim(quote: str, passage: Passage) -> bool:
+    """Are these words in the passage in this order, but for links and punctuation?"""
+    wanted = " ".join(token.word for token in tokens(quote) if token.kind not in ("symbol", "link"))
+    return f" {wanted} " in f" {passage.joined} "
 
 
 def _speakers(cover: Cover, author: str) -> Iterator[Finding]:
@@ -268,7 +274,7 @@ def remarks(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
         if len(sentence.content) > SHORT_REMARK or (sentence.stems and sentence.stems <= cover.claim.stems):
             continue
         for mark in sentence.marks:
-            if mark.kind == RUMOUR and own.isdisjoint((RUMOUR, MODAL)):
+            if mark.kind == RUMOUR and mark.word not in HEDGES_HERE and own.isdisjoint((RUMOUR, MODAL)):
                 yield Finding("hedge", f"the post says {mark.word!r}, which is left out")
             elif mark.kind == "denial" and _points_back(sentence) and own.isdisjoint(NEGATIVE):
                 yield Finding("negation", f"the post says {mark.word!r} of it", True)
@@ -300,7 +306,11 @@ def _roles(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
     for one, other in pairwise(places):
         between = cover.claim.tokens[one[1] + 1 : other[1]]
         verbs = {t.stem for t in between if t.kind == "word" and t.word not in STOP}
-        if not verbs or one[0] == other[0]:
+        if not verbs:
+            continue
+        if one[0] == other[0]:
+            if not any(sum(t.stem == one[0] for t in s.tokens) > 1 for s in near):
+                yield Finding("roles", f"the post names {cover.claim.tokens[one[1]].text!r} once", True)
             continue
         turned = any(t.word in PASSIVE for t in between[-2:])
         verdicts = [v for s in near if (v := _order(s, one[0], other[0], verbs)) is not None]

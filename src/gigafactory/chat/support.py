@@ -64,6 +64,16 @@ class Cover:
         return tuple(self.share(sentence.all_stems) for sentence in self.passage.sentences)
 
     @cached_property
+    def rest(self) -> float:
+        """The share of the claim without its names and numbers that the best sentence covers; of a claim that is
+        nothing else, all of it."""
+        rest = [s for s, _ in self.needed if s not in self.marked]
+        if not rest:
+            return max(self.by_sentence, default=0.0)
+        found = (sum(s in sentence.all_stems for s in rest) for sentence in self.passage.sentences)
+        return max(found, default=0) / len(rest)
+
+    @cached_property
     def best(self) -> int:
         """The sentence that covers most, the first of equals."""
         shares = self.by_sentence

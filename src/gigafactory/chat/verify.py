@@ -11,7 +11,7 @@ from gigafactory.chat.classifier import probability
 from gigafactory.chat.dates import carried, moments
 from gigafactory.chat.passage import Passage, Sentence
 from gigafactory.chat.quotes import Frame, frame
-from gigafactory.chat.rules import Finding, findings, remarks
+from gigafactory.chat.rules import Finding, findings, remarks, verbatim
 from gigafactory.chat.support import Cover, features
 from gigafactory.chat.tokens import fold, tokens
 from gigafactory.feed.post import Post
@@ -90,11 +90,13 @@ def _read(
     claim, faults = plain, []
     if framed is not None:
         claim = Sentence(framed.body, 0, post.created_at)
-        faults = _frame_faults(framed, post, passage)
+        faults = _frame_faults(framed, post)
+        if framed.exact and not verbatim(framed.body, passage):
+            faults.append(Finding("quote", f"{framed.body!r} is not what the post says word for word"))
     cover = Cover(claim, passage)
     share = cover.share(passage.stems)
     copy = _is_copy(claim, passage)
-    if not copy and (share < RELATED or not cover.needed):
+    if not copy and (max(share, cover.rest) < RELATED or not cover.needed):
         return Reading(post, Verdict.UNSUPPORTED, 0.0, share, "", ())
     if copy:
         faults += _copy_faults(cover)
@@ -108,7 +110,7 @@ def _read(
     if faults:
         support = min(support, BELOW * least)
     reasons = tuple(dict.fromkeys(fault.text for fault in faults)) or _lacking(cover)
-    if any(fault.against for fault in faults) and share >= PARTLY:
+    if any(fault.against for fault in faults) and max(share, cover.rest) >= PARTLY:
         return Reading(post, Verdict.CONTRADICTED, support, share, quote, reasons)
     verdict = Verdict.PARTLY if share >= PARTLY else Verdict.UNSUPPORTED
     return Reading(post, verdict, support, share, quote, reasons)
@@ -147,7 +149,7 @@ def _copy_faults(cover: Cover) -> list[Finding]:
     return faults
 
 
-def _frame_faults(framed: Frame, post: Post, passage: Passage) -> list[Finding]:
+def _frame_faults(framed: Frame, post: Post) -> list[Finding]:
     """The words around a claim that say who posted it and when, against the post itself."""
     faults = []
     if fold(framed.who) != fold(post.author):
