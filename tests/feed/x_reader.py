@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +17,25 @@ from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Health
 from gigafactory.feed.post import Event, Post
+from gigafactory.feed.store import Applied, Found, Query
 from gigafactory.feed.x import XConnector
 
 
 class DictStore(Oracle):
+    """Searched from threads, as stores are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def apply(self, events: Sequence[Event], cursors: Mapping[str, str] | None = None) -> Applied:
+        with self._turn:
+            return super().apply(events, cursors)
+
+    def search(self, query: Query) -> Found:
+        with self._turn:
+            return super().search(query)
+
     def wrote(self, source: str, author_id: str) -> bool:
         return any(post.author_id == author_id for post in self.posts.values())
 

@@ -19,7 +19,7 @@ from gigafactory.feed.store import Store
 from gigafactory.feed.stream import Failure, Volume, delay_s
 from gigafactory.feed.x_budget import Budget, Prices, next_month
 from gigafactory.feed.x_deletions import Deletions
-from gigafactory.feed.x_follow import Follower, Plan, StreamError
+from gigafactory.feed.x_follow import LATE_S, Follower, Plan, StreamError
 from gigafactory.feed.x_gaps import STREAM, GapFiller
 from gigafactory.feed.x_http import Api, ApiError, check_token
 from gigafactory.feed.x_payload import Problem, parse_object
@@ -52,6 +52,7 @@ class XConnector:
         self.source = source
         self.token = token
         self.store = store
+        self._backfilled_since: float | None = None
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
         prices = {name: float(entry.value) for name, entry in feed_prices().items()}
@@ -118,6 +119,9 @@ class XConnector:
             events = self.state.lines(lines, posts)
             if caught_up:
                 self.state.read_to[POSTS] = now
+                if self._backfilled_since is not None:
+                    self.state.doubt(self._backfilled_since)
+                    self._backfilled_since = None
             return events
 
         if lines or overlong:
@@ -142,8 +146,11 @@ class XConnector:
         def work() -> list[Event]:
             if gap_since is not None:
                 self.state.missing(gap_since, at + OVERLAP_S)
+            self._backfilled_since = None
             if gap_since is not None or POSTS not in self.state.read_to:
                 self.state.read_to[POSTS] = at
+            else:
+                self._backfilled_since = self.state.read_to[POSTS] - LATE_S
             return []
 
         await self.state.hand_on(work)

@@ -60,7 +60,6 @@ class Deletions:
         self.fields = fields
         self.jobs = True
         self.streams = False
-        self._check_now = asyncio.Event()
 
     async def run(self, group: asyncio.TaskGroup) -> None:
         """For ever. The first stream finds out whether the plan has them; the others then run in `group`."""
@@ -70,7 +69,7 @@ class Deletions:
     def _start_others(self, group: asyncio.TaskGroup) -> None:
         if not self.streams:
             self.streams = True
-            group.create_task(self._check_after_gaps())
+            group.create_task(self._check_doubts())
             for kind in KINDS:
                 for partition in range(1, PARTITIONS + 1):
                     if (kind, partition) != (KINDS[0], 1):
@@ -85,10 +84,8 @@ class Deletions:
 
         async def opened(at: float, gap_since: float | None) -> None:
             connected()
-            if gap_since is not None:
-                self._check_now.set()
             if gap_since is not None or key not in self.state.read_to:
-                await self.state.hand_on(lambda: self._read_to(key, at))
+                await self.state.hand_on(partial(self._begin, key, at, gap_since is not None))
 
         follower = Follower(
             api=self.api,
@@ -107,8 +104,10 @@ class Deletions:
             if self.streams:
                 self._tell(f"compliance of {kind}: {error}")
 
-    def _read_to(self, key: str, at: float) -> list[Event]:
+    def _begin(self, key: str, at: float, missed: bool) -> list[Event]:
         self.state.read_to[key] = at
+        if missed:
+            self.state.doubt(0.0)
         return []
 
     async def _take(self, key: str, lines: list[bytes], overlong: int, caught_up: bool) -> None:
@@ -140,18 +139,27 @@ class Deletions:
         if edits:
             try:
                 await self._fetch(edits)
-            except (ApiError, SpentError):
-                self._check_now.set()
+            except (ApiError, SpentError, CheckError):
+                self.state.doubt(0.0)
         if problems:
             raise StreamError(Failure.CLOSED, problems[0])
 
-    async def _check_after_gaps(self) -> None:
-        """Compliance streams tell of everything but what happened in a gap; that is asked for."""
+    async def _check_doubts(self) -> None:
+        """Compliance streams tell of everything, but for what a gap has swallowed or what came after it was told."""
         while True:
-            await self._check_now.wait()
-            self._check_now.clear()
-            while not await self._checked():
-                await self.state.clock.sleep(RETRY_S)
+            await self.state.doubted.wait()
+            self.state.doubted.clear()
+            since = self.state.doubt_since
+            if since is not None:
+                while not await self._checked(since):
+                    await self.state.clock.sleep(RETRY_S)
+                if not self.state.doubted.is_set():
+                    await self.state.hand_on(self._no_doubt)
+
+    def _no_doubt(self) -> list[Event]:
+        if not self.state.doubted.is_set():
+            self.state.doubt_since = None
+        return []
 
     async def _check_by_the_clock(self) -> None:
         while True:
@@ -168,11 +176,11 @@ class Deletions:
         self.state.checked_at = at
         return []
 
-    async def _checked(self) -> bool:
-        """Ask for all that we hold; False, and told, where that did not go through."""
+    async def _checked(self, since: float = 0.0) -> bool:
+        """Ask for all that we hold, created since then; False, and told, where that did not go through."""
         began = self.state.clock.now()
         try:
-            async for posts in self._held():
+            async for posts in self._held(since):
                 await self._check(posts)
         except (CheckError, ApiError, SpentError) as error:
             why = "the budget is spent" if isinstance(error, SpentError) else str(error)
@@ -181,16 +189,17 @@ class Deletions:
                 why += f"; not since {datetime.fromtimestamp(last, UTC):%Y-%m-%d %H:%M} UTC, X allows 24 h"
             self._tell(f"deletions could not be checked: {why}")
             return False
-        await self.state.hand_on(lambda: self._checked_at(began))
+        if since == 0:
+            await self.state.hand_on(lambda: self._checked_at(began))
         return True
 
-    async def _held(self) -> AsyncIterator[list[Post]]:
-        """All posts of the source in slices, newest first."""
+    async def _held(self, since: float) -> AsyncIterator[list[Post]]:
+        """The posts of the source in slices, newest first."""
         found: dict[str, Post] = {}
         last: set[str] = set()  # ids at the time where the next page begins: it holds them again
         until: float | None = None
         while True:
-            query = Query(sources=(self.state.source,), until=until, limit=PAGE)
+            query = Query(sources=(self.state.source,), since=since, until=until, limit=PAGE)
             posts = (await asyncio.to_thread(self.state.store.search, query)).posts
             fresh = [post for post in posts if post.id not in last]
             found.update((post.id, post) for post in fresh)

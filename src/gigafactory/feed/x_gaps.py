@@ -45,24 +45,27 @@ class GapFiller:
                 gap = self.state.gaps[0]
                 await clock.sleep(gap.until + SETTLED_S - clock.now())
                 try:
-                    await self._fill(gap)
+                    recovered = await self._fill(gap)
                 except SpentError:
                     await clock.sleep(BUDGET_LOOK_S)  # the stream waits for the next month and tells so
                     continue
-                await self.state.hand_on(partial(self._close, gap))
+                await self.state.hand_on(partial(self._close, gap, recovered))
             self.state.new_gap.clear()
 
-    def _close(self, gap: Gap) -> list[Event]:
+    def _close(self, gap: Gap, recovered: bool) -> list[Event]:
+        if recovered:  # it may have brought posts that were deleted since; search does not
+            self.state.doubt(gap.since)
         if gap in self.state.gaps:
             self.state.gaps.remove(gap)
         return []
 
-    async def _fill(self, gap: Gap) -> None:
+    async def _fill(self, gap: Gap) -> bool:
+        """True: by recovery."""
         for attempt in range(1, RECOVERIES + 1):
             if means(self.state.clock.now() - gap.since, Plan(False, self.plan.recovery)) is not Means.RECOVERY:
                 break
             if await self._recover(gap, attempt):
-                return
+                return True
         since = gap.since
         oldest = self.state.clock.now() - SEARCH_S + 60.0
         if since < oldest:
@@ -73,6 +76,7 @@ class GapFiller:
         if since < gap.until:
             for index, rule in enumerate(self.rules):
                 await self._search(index, rule, since, gap.until)
+        return False
 
     async def _recover(self, gap: Gap, attempt: int) -> bool:
         """One run of the recovery stream, which ends by itself; False: it did not go through."""

@@ -45,8 +45,10 @@ class XState:
         self.read_to: dict[str, float] = {}
         self.gaps: list[Gap] = []
         self.checked_at: float | None = None
+        self.doubt_since: float | None = None
         self.rules: frozenset[str] = frozenset()
         self.new_gap = asyncio.Event()
+        self.doubted = asyncio.Event()
         self._turn = asyncio.Lock()
         self._on_their_way = _Recent()
         self._deleted = _Recent()
@@ -120,6 +122,12 @@ class XState:
             self.gaps[:2] = [Gap(min(first.since, second.since), max(first.until, second.until))]
         self.new_gap.set()
 
+    def doubt(self, since: float) -> None:
+        """Posts created since then may have been deleted without our knowing: they came late, by backfill or recovery,
+        and what X told of them before may be forgotten."""
+        self.doubt_since = since if self.doubt_since is None else min(since, self.doubt_since)
+        self.doubted.set()
+
     def check_budget(self, lines: float = 1) -> None:
         """Raises SpentError where so many more posts do not fit."""
         if self.budget.lines_left(self.clock.now()) < lines:
@@ -132,6 +140,7 @@ class XState:
                 "read_to": self.read_to,
                 "gaps": [[gap.since, gap.until] for gap in self.gaps],
                 "checked_at": self.checked_at,
+                "doubt_since": self.doubt_since,
                 "spent": self.budget.dump(),
             },
             separators=(",", ":"),
@@ -143,10 +152,12 @@ class XState:
             saved = json.loads(cursor) if cursor else {}
             read_to = {str(key): float(at) for key, at in saved.get("read_to", {}).items()}
             gaps = [Gap(float(since), float(until)) for since, until in saved.get("gaps", [])]
-            checked_at = saved.get("checked_at")
+            checked_at, doubt_since = (saved.get(name) for name in ("checked_at", "doubt_since"))
             self.budget.load(saved.get("spent"))
             self.read_to, self.gaps = read_to, gaps
             self.checked_at = None if checked_at is None else float(checked_at)
+            if doubt_since is not None:
+                self.doubt(float(doubt_since))
         except (ValueError, TypeError, AttributeError, RecursionError):
             self.health.error("the saved place in the stream cannot be read: reading on from now", self.clock.now())
         if self.gaps:
