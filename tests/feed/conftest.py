@@ -22,7 +22,16 @@ def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Kind:
     return Kind(request.param, url).fresh(tmp_path)
 
 
+def _parts_of(posts: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for store in ("sqlite", "postgres"):
+        monkeypatch.setattr(f"gigafactory.feed.{store}_write.PART_POSTS", posts)
+
+
 @pytest.fixture
 def parts_of_3(monkeypatch: pytest.MonkeyPatch) -> None:
-    for store in ("sqlite", "postgres"):
-        monkeypatch.setattr(f"gigafactory.feed.{store}_write.PART_POSTS", 3)
+    _parts_of(3, monkeypatch)
+
+
+@pytest.fixture
+def parts_of_100(monkeypatch: pytest.MonkeyPatch) -> None:
+    _parts_of(100, monkeypatch)

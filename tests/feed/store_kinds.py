@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,37 @@ class Kind:
 
             with psycopg.connect(self.url, autocommit=True) as server:
                 server.execute("UPDATE gigafactory_feed.state SET format = %s", (number,))
+
+    @property
+    def full_url(self) -> str:
+        return self.url or f"sqlite:{self.folder}/posts.db"
+
+    @contextmanager
+    def opened(self) -> Iterator[Store]:
+        store = self.open()
+        try:
+            yield store
+        finally:
+            store.close()
+
+    @contextmanager
+    def old_snapshot(self) -> Iterator[None]:
+        """Another process that goes on seeing the store as it is now."""
+        if self.url is None:
+            assert self.folder is not None
+            reader = sqlite3.connect(self.folder / "posts.db", isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM posts").fetchone()
+            yield
+            reader.close()
+        else:
+            import psycopg
+
+            with psycopg.connect(self.url, autocommit=True) as server:
+                server.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+                server.execute("SELECT count(*) FROM gigafactory_feed.ids")
+                yield
+                server.execute("ROLLBACK")
 
     def open(self, *, write: bool = True, part_s: float = 86_400.0, **options: Any) -> Store:
         if self.url is None:

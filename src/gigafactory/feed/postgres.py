@@ -47,15 +47,15 @@ class PostgresStore:
         self._pool: list[Session] = []
         self._pool_lock = threading.Lock()
         self._closed = False
-        with speaking(url):
-            session = connect(url)
-            try:
+        session = connect(url)
+        try:
+            with speaking(url):
                 if write:
                     create(session)
                 check_format(url, session)
-            except BaseException:
-                session.close()
-                raise
+        except BaseException:
+            session.close()
+            raise
         self._pool.append(session)
 
     def apply(self, events: Sequence[Event], cursors: Mapping[str, str] | None = None) -> Applied:

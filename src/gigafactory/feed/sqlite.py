@@ -170,9 +170,12 @@ class SqliteStore:
             db = self._its_writer()
             (pages,) = db.execute("PRAGMA page_count").fetchone()
             (free,) = db.execute("PRAGMA freelist_count").fetchone()
-        for _ in range(max(0, int(free - _SPARE * pages)) // _VACUUM_PAGES):
+        spare = max(0, int(free - _SPARE * pages))
+        for start in range(0, spare, _VACUUM_PAGES):
             with self._writing, speaking(self._path):
-                self._its_writer().execute(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})").fetchall()
+                count = min(_VACUUM_PAGES, spare - start)
+                # a script, since execute() ends after the first page
+                self._its_writer().executescript(f"PRAGMA incremental_vacuum({count})")
 
     def purge(self) -> int:
         with self._reading() as db:
