@@ -94,7 +94,7 @@ def happened(asker: Asker) -> Question | None:
     supports = frozenset(
         told.key()
         for told in posts
-        if told.stance in FACTS and told.now(at)[1] and all(true[n] == v for n, v in told.now(at)[1].items())
+        if told.stance in FACTS and all(true[name] == value for name, value in told.now(at)[1].items())
     )
     return replace(question, gold=None, supports=supports, answerable=True) if supports else None
 
