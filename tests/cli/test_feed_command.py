@@ -154,7 +154,7 @@ def test_ctrl_c_loses_nothing_and_the_next_start_goes_on(tmp_path: Path) -> None
     texts = recorded(tmp_path / "tape.jsonl", 20, step_s=0.001)
     tape = tmp_path / "tape.jsonl"
     first = tape.read_text(encoding="utf-8")
-    tape.write_text(first + json.dumps({"t": 1.9e9, "op": "delete", "id": "never"}) + "\n", encoding="utf-8")
+    tape.write_text(first + json.dumps({"t": 1.8e9 + 86_400, "op": "delete", "id": "never"}) + "\n", encoding="utf-8")
     for number in (signal.SIGINT, signal.SIGTERM):
         process = started(file)
         assert process.stderr is not None

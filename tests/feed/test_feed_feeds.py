@@ -25,6 +25,7 @@ from virtual_time import START, VirtualClock, run_virtually
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSection, FeedSource
 from gigafactory.feed import fetch as fetching
+from gigafactory.feed import run as runner
 from gigafactory.feed.feed_parse import parse_feed
 from gigafactory.feed.feeds import WebFeed
 from gigafactory.feed.run import Feed
@@ -186,6 +187,12 @@ async def read(
 
 def texts(store: PlainStore) -> dict[str, str]:
     return {id: post.text for (_, id), post in store.posts.items()}
+
+
+@pytest.fixture(autouse=True)
+def _seldom_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours pass here: every status would cost a thread."""
+    monkeypatch.setattr(runner, "STATUS_S", 600.0)
 
 
 FAULTS = (

@@ -16,11 +16,18 @@ from virtual_time import START, VirtualClock, run_virtually
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSection, FeedSource
+from gigafactory.feed import run as runner
 from gigafactory.feed.jetstream import V2, Jetstream, Place, Reader, tid
 from gigafactory.feed.post import Delete, DeleteAuthor, Post, Restore
 from gigafactory.feed.run import Feed
 
 FAULTS = ("cut", "close", "stall", "garbage", "double", "slow", "http 503", "http 429")
+
+
+@pytest.fixture(autouse=True)
+def _seldom_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours pass here: every status would cost a thread."""
+    monkeypatch.setattr(runner, "STATUS_S", 600.0)
 
 
 async def read(server: FakeJetstream, store: PlainStore, path: str, seconds: float, **given: Any) -> Feed:

@@ -16,12 +16,19 @@ from virtual_time import START, VirtualClock, run_virtually
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSection, FeedSource
+from gigafactory.feed import run as runner
 from gigafactory.feed.mastodon import Mastodon
 from gigafactory.feed.mastodon_payload import FAULTS, event_of, later
 from gigafactory.feed.post import Delete, Post
 from gigafactory.feed.run import Feed
 
 STREAM_FAULTS = ("cut", "close", "stall", "garbage", "double", "long", "http 503")
+
+
+@pytest.fixture(autouse=True)
+def _seldom_published(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hours pass here: every status would cost a thread."""
+    monkeypatch.setattr(runner, "STATUS_S", 600.0)
 
 
 async def read(

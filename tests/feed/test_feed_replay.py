@@ -37,7 +37,7 @@ posts = st.builds(
     created_at=time,
     seen_at=time,
     text=word,
-    url=text,
+    url=st.sampled_from(["", "https://a.b/c"]),
     lang=text,
     also=st.lists(word, max_size=2).map(tuple),
     refs=st.lists(word, max_size=2).map(tuple),
@@ -188,3 +188,26 @@ def test_it_goes_on_at_its_cursor(stop_after: int, batch: int) -> None:
         patch.setattr(replay, "BATCH", batch)
         path = written(Path(folder, "r.jsonl"), LINES)
         assert run_virtually(main(path)) == [timed.event for timed in read(path, "r")]
+
+
+@pytest.mark.parametrize("cursor", ["", "{", "[]", "null", "7", '{"public": "9"}', '{"offset": [], "t": {}}'])
+def test_a_cursor_of_another_kind_of_source_is_told_and_taken_as_none(tmp_path: Path, cursor: str) -> None:
+    """As when the user changes the kind and keeps the name."""
+    from gigafactory.feed.connector import Health, resumed
+    from gigafactory.feed.feeds import Known
+    from gigafactory.feed.jetstream import Place
+
+    path = written(tmp_path / "r.jsonl", LINES)
+    replay = Replay(FeedSource(name="r", kind="replay", path=str(path)), path, ReplayClock(170.0, 0.0, lambda: 0.0))
+    got: list[Event] = []
+
+    async def emit(batch: Batch) -> None:
+        got.extend(batch.events)
+
+    run_virtually(replay.run(emit, cursor))
+    assert len(got) == 5
+    assert "the store's cursor is of another kind of source" in replay.health.last_error
+    for of in (Place.of, Known.of):
+        health = Health()
+        assert resumed(cursor, of, health, 0.0) is None
+        assert health.last_error

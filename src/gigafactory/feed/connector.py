@@ -10,10 +10,11 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gigafactory.feed.post import Event
 
+T = TypeVar("T")
 LONGEST_ERROR = 300  # characters; a server's message may be of any length
 
 
@@ -73,6 +74,18 @@ class Health:
     def bad_line(self, why: str, at: float) -> None:
         self.bad_lines += 1
         self.error(f"left out a line: {why}", at)
+
+
+def resumed(cursor: str | None, parse: Callable[[str], T], health: Health, at: float) -> T | None:
+    """What a cursor says; None for none, and for one that a source of another kind wrote under this name, which is
+    told."""
+    if cursor is None:
+        return None
+    try:
+        return parse(cursor)
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        health.error("the store's cursor is of another kind of source: it begins anew", at)
+        return None
 
 
 class Connector(Protocol):

@@ -17,7 +17,7 @@ import httpx
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
-from gigafactory.feed.connector import Batch, Clock, Emit, Health
+from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.feed_parse import LARGEST_FEED, Document, Entry, parse_feed
 from gigafactory.feed.fetch import HttpError, checked, client, failure_of, fetch, pause_s
 from gigafactory.feed.listen import Listener, Request
@@ -47,12 +47,10 @@ class Known:
     entries: dict[str, tuple[str, int, float]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, cursor: str | None) -> Known:
-        if cursor is None:
-            return cls()
+    def of(cls, cursor: str) -> Known:
         record = json.loads(cursor)
-        entries = {id: (one[0], one[1], one[2]) for id, one in record["entries"].items()}
-        return cls(record["etag"], record["modified"], entries)
+        entries = {id: (str(one[0]), int(one[1]), float(one[2])) for id, one in record["entries"].items()}
+        return cls(str(record["etag"]), str(record["modified"]), entries)
 
     def __str__(self) -> str:
         return json.dumps({"etag": self.etag, "modified": self.modified, "entries": self.entries}, ensure_ascii=False)
@@ -77,7 +75,7 @@ class WebFeed:
         self._pushed: asyncio.Queue[tuple[bytes, str]] = asyncio.Queue(QUEUED)
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
-        self._known = Known.of(cursor)
+        self._known = resumed(cursor, Known.of, self.health, self._clock.now()) or Known()
         # an address that only the hub is told: nobody else can guess where to push
         path = f"{urlsplit(self._callback or '').path.rstrip('/')}/{secrets.token_urlsafe(24)}"
         listener = await Listener.add(self._listen, path, self._hear, LARGEST_FEED) if self._callback else None

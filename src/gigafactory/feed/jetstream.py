@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
-from gigafactory.feed.connector import Batch, Clock, Emit, Health
+from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.fetch import keep_connected
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
@@ -53,11 +53,10 @@ class Place:
     seq: int | None = None
 
     @classmethod
-    def of(cls, cursor: str | None) -> Place | None:
-        if cursor is None:
-            return None
+    def of(cls, cursor: str) -> Place:
         record = json.loads(cursor)
-        return cls(record["host"], record["us"], record["seq"])
+        seq = record["seq"]
+        return cls(_string(record["host"]), _whole(record["us"]), None if seq is None else _whole(seq))
 
     def __str__(self) -> str:
         return json.dumps({"host": self.host, "us": self.us, "seq": self.seq})
@@ -87,7 +86,7 @@ class Jetstream:
         self._by_time = False  # the server refused our number
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
-        self._place = Place.of(cursor)
+        self._place = resumed(cursor, Place.of, self.health, self._clock.now())
         turns = itertools.count()
         url = self._urls[0]
 

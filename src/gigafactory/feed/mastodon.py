@@ -23,7 +23,7 @@ from websockets.exceptions import ConnectionClosedOK
 from gigafactory import __version__
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
-from gigafactory.feed.connector import Batch, Clock, Emit, Health
+from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.fetch import REFUSED, HttpError, checked, client, failure_of, fetch, keep_connected, pause_s
 from gigafactory.feed.mastodon_payload import FAULTS, event_of, later, status_event
 from gigafactory.feed.plain import plain
@@ -94,7 +94,7 @@ class Mastodon:
         self._emitting = asyncio.Lock()
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
-        self._read = json.loads(cursor) if cursor else {}
+        self._read = resumed(cursor, _ids, self.health, self._clock.now()) or {}
         async with client(Authorization=f"Bearer {self._token}") as web:
             groups = [self._channels] if self._by_socket else [(channel,) for channel in self._channels]
             tasks = [asyncio.create_task(self._keep(web, group, emit)) for group in groups]
@@ -315,6 +315,13 @@ class Mastodon:
                 yield id, status_event(status, self.name, self._host, self._train_ok, now)
             except FAULTS as error:
                 self.health.bad_line(_words(error), now)
+
+
+def _ids(cursor: str) -> dict[str, str]:
+    ids = json.loads(cursor)
+    if not isinstance(ids, dict) or not all(isinstance(id, str) for id in ids.values()):
+        raise ValueError("not ids of channels")
+    return ids
 
 
 def _earlier(id: str) -> str:

@@ -23,13 +23,14 @@ from typing import Any
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
-from gigafactory.feed.connector import Batch, Clock, Emit, Health
+from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.plain import plain, web_address
 from gigafactory.feed.post import EVERY_REVISION, Delete, DeleteAuthor, Event, Post, Restore
 from gigafactory.feed.store import Store
 from gigafactory.files import disk_errors
 
 LONGEST_LINE = 1 << 20  # bytes
+BEGINNING = (0, -math.inf)
 BATCH = 500  # events that were due at the same time go together, up to so many
 
 
@@ -185,7 +186,8 @@ class Replay:
 
     async def run(self, emit: Emit, cursor: str | None) -> None:
         """Ends with the file."""
-        offset, reached = resume(cursor, self._path)
+        resume = resumed(cursor, lambda text: reached_by(text, self._path), self.health, self._clock.now())
+        offset, reached = resume or BEGINNING
         opens = max(opening(self._path), reached)
         self.health.connected = True
         due: list[Timed] = []
@@ -212,14 +214,13 @@ class Replay:
         self.health.connected = False
 
 
-def resume(cursor: str | None, path: Path) -> tuple[int, float]:
-    """(byte, t) that a cursor stands for; the beginning if the file is shorter, and so another one."""
-    if cursor is None:
-        return 0, -math.inf
+def reached_by(cursor: str, path: Path) -> tuple[int, float]:
+    """(byte, t) that a cursor stands for; the beginning if the file is shorter, and so another one. Raises ValueError,
+    KeyError or TypeError for a cursor of another kind."""
     place = json.loads(cursor)
+    offset, t = int(place["offset"]), float(place["t"])
     with disk_errors(path, "read"):
-        size = os.path.getsize(path)
-    return (place["offset"], place["t"]) if place["offset"] <= size else (0, -math.inf)
+        return (offset, t) if offset <= os.path.getsize(path) else BEGINNING
 
 
 def _lines(path: Path, offset: int) -> Iterator[tuple[int, bytes, int]]:

@@ -8,12 +8,13 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSection, FeedSource
-from gigafactory.feed.connector import Clock, Connector, SystemClock
-from gigafactory.feed.replay import Replay, ReplayClock, closing, opening, resume, shipped
+from gigafactory.feed.connector import Clock, Connector, Health, SystemClock, resumed
+from gigafactory.feed.replay import BEGINNING, Replay, ReplayClock, closing, opening, reached_by, shipped
 from gigafactory.feed.store import Store
 from gigafactory.files import disk_errors
 
@@ -84,8 +85,10 @@ def clock_of(section: FeedSection, store: Store) -> Clock:
     if speed == 0:
         return ReplayClock(max(closing(path) for path in paths), 0.0, time.monotonic)
     opens = min(opening(path) for path in paths)
-    reached = [resume(store.cursor(source.name), path)[1] for source, path in zip(section.sources, paths, strict=True)]
-    return ReplayClock(max(opens, *reached), speed, time.monotonic)
+    for source, path in zip(section.sources, paths, strict=True):
+        place = resumed(store.cursor(source.name), partial(reached_by, path=path), Health(), opens)
+        opens = max(opens, (place or BEGINNING)[1])
+    return ReplayClock(opens, speed, time.monotonic)
 
 
 def _recording(source: FeedSource, field: str) -> Path:
