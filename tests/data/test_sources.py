@@ -187,6 +187,28 @@ def test_half_a_surrogate_pair_in_json_becomes_the_replacement_character(tmp_pat
     assert texts(tmp_path, path="a.jsonl") == [("a.jsonl:1", "a\ufffd b 🎉")]
 
 
+@pytest.mark.parametrize("train_ok", ["false", "null", '"yes"', "0"])
+def test_posts_that_training_may_not_read_are_refused(tmp_path: Path, train_ok: str) -> None:
+    """Exported posts say whether they may be used; anything but a plain yes is a no."""
+    path = tmp_path / "posts.jsonl"
+    path.write_text(f'{{"text": "a", "train_ok": true}}\n{{"text": "b", "train_ok": {train_ok}}}\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"posts.jsonl: line 2: train_ok is not true: its source forbids training"):
+        list(readers.read(path, "jsonl", "text", name="posts.jsonl"))
+
+
+@pytest.mark.parametrize("bad", [False, None])
+def test_tables_of_such_posts_are_refused_too(tmp_path: Path, bad: bool | None) -> None:
+    table = pa.table({"text": ["a", "b", "c"], "train_ok": [True, True, bad]})
+    pq.write_table(table, tmp_path / "posts.parquet")
+    with pa.OSFile(str(tmp_path / "posts.arrow"), "wb") as file, pa.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    for kind in ("parquet", "arrow"):
+        with pytest.raises(UserError, match=r"row 3: train_ok is not true"):
+            list(readers.read(tmp_path / f"posts.{kind}", kind, "text", name="posts"))
+    pq.write_table(table.slice(0, 2), tmp_path / "posts.parquet")
+    assert list(readers.read(tmp_path / "posts.parquet", "parquet", "text", name="posts")) == [(1, "a"), (2, "b")]
+
+
 def test_truncated_files_are_named(tmp_path: Path) -> None:
     pq.write_table(pa.table({"text": ["a" * 1000]}), tmp_path / "t.parquet")
     whole = (tmp_path / "t.parquet").read_bytes()

@@ -196,6 +196,18 @@ def test_draws_from_the_smallest_likely_set(
     assert shares[: int(likelier.sum())].sum() < top_p + 1e-9
 
 
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.floats(0.01, 0.999), st.integers(1, 50))
+def test_the_likeliest_are_those_of_a_whole_sort(parts: list[int], share: float, first: int) -> None:
+    """However few are sorted at first, and with many that are equally likely."""
+    probabilities = (np.array(parts) + 0.5) / (np.array(parts) + 0.5).sum()
+    order = np.argsort(-probabilities, kind="stable")
+    count = int(np.searchsorted(np.cumsum(probabilities[order]), share)) + 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "SORTED_FIRST", first)
+        np.testing.assert_array_equal(serve._likeliest(probabilities, share), order[:count])
+
+
 @given(LOGITS)
 def test_temperature_zero_top_k_one_and_a_tiny_top_p_all_take_the_likeliest(logits: np.ndarray) -> None:
     rng = np.random.default_rng(0)

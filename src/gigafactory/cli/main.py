@@ -167,6 +167,31 @@ COMMANDS = {
             "gigafactory race --owner xAI --rivals google,microsoft,meta --by 2030-12-31 --html race.html",
         ),
     ),
+    "chat": Command(
+        "gigafactory.cli.chat:chat",
+        "Serve a page and an API that answer from live posts, with what supports each sentence.",
+        ("gigafactory chat", "gigafactory chat examples/chat.toml --no-open"),
+    ),
+    "ask": Command(
+        "gigafactory.cli.ask:ask",
+        "Answer a question from posts, in the terminal.",
+        ('gigafactory ask "What happened to the bridge?"', 'gigafactory ask "Who won?" examples/chat.toml --json'),
+    ),
+    "feed run": Command(
+        "gigafactory.cli.feed:run",
+        "Read live posts into the store: X, Bluesky, Mastodon, feeds, recordings.",
+        ("gigafactory feed run examples/chat.toml",),
+    ),
+    "feed status": Command(
+        "gigafactory.cli.feed:status",
+        "Say how the feed does: rates, delays, budget, last error.",
+        ("gigafactory feed status examples/chat.toml", "gigafactory feed status examples/chat.toml --json"),
+    ),
+    "feed export": Command(
+        "gigafactory.cli.feed:export",
+        "Write the posts that training may read (JSONL).",
+        ("gigafactory feed export examples/chat.toml --out posts.jsonl",),
+    ),
     "catalog list": Command(
         "gigafactory.cli.catalog:list_entries",
         "Name what the catalogue holds.",
@@ -182,6 +207,7 @@ GROUPS = {
     "data": "Look at training text.",
     "operate": "Look after a supervised run.",
     "twin": "Predict step time, memory and the best layout; score and fit the predictions.",
+    "feed": "Live posts in.",
     "catalog": "Facts about chips, fabrics and models, with their sources.",
 }
 

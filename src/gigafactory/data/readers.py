@@ -110,6 +110,7 @@ def _jsonl(path: Path, text_field: str, name: str, part: Slice | None) -> Iterat
             raise UserError(f"{name}: line {number}: nested too deeply") from None
         if not isinstance(record, dict):
             raise UserError(f"{name}: line {number}: must be a JSON object, got {type(record).__name__}")
+        _allowed(record.get("train_ok", True), name, f"line {number}")
         if not isinstance(record.get(text_field), str):
             got = (
                 f"{type(record[text_field]).__name__}"
@@ -118,6 +119,15 @@ def _jsonl(path: Path, text_field: str, name: str, part: Slice | None) -> Iterat
             )
             raise UserError(f"{name}: line {number}: text_field = {text_field!r} must be a string there, got {got}")
         yield number, _whole(record[text_field])
+
+
+def _allowed(train_ok: object, name: str, where: str) -> None:
+    """Posts say whether training may read them; those of X never do (X's terms)."""
+    if train_ok is not True:
+        raise UserError(
+            f"{name}: {where}: train_ok is not true: its source forbids training;"
+            " `gigafactory feed export` writes the posts that may be used"
+        )
 
 
 def _whole(text: str) -> str:
@@ -167,13 +177,18 @@ def _table(path: Path, kind: str, text_field: str, name: str, part: Slice | None
             _need_column(file.schema_arrow, text_field, name)
             groups = range(*part) if part else range(file.num_row_groups)
             row = sum(file.metadata.row_group(group).num_rows for group in range(groups.start))
-            batches = file.iter_batches(batch_size=1024, row_groups=list(groups), columns=[text_field])
+            columns = [text_field, *({"train_ok"} & set(file.schema_arrow.names) - {text_field})]
+            batches = file.iter_batches(batch_size=1024, row_groups=list(groups), columns=columns)
         else:
             batches = pyarrow.ipc.open_stream(io.BufferedReader(io.FileIO(path)))
             _need_column(batches.schema, text_field, name)
         for batch in batches:
-            for text in batch.column(batch.schema.names.index(text_field)).to_pylist():
+            names = batch.schema.names
+            texts = batch.column(names.index(text_field)).to_pylist()
+            allowed = batch.column(names.index("train_ok")).to_pylist() if "train_ok" in names else [True] * len(texts)
+            for text, train_ok in zip(texts, allowed, strict=True):
                 row += 1
+                _allowed(train_ok, name, f"row {row}")
                 if text is None:
                     continue
                 if not isinstance(text, str):

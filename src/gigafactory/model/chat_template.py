@@ -10,11 +10,12 @@ from gigafactory.errors import UserError
 _START, _END = "<|im_start|>", "<|im_end|>"
 
 
-def render_chat(messages: Sequence[Mapping[str, str]], template: str, *, add_generation_prompt: bool = True) -> str:
-    """The prompt for messages of {"role", "content"}, by a model's own template if that is ChatML.
+def chat_parts(
+    messages: Sequence[Mapping[str, str]], template: str, *, add_generation_prompt: bool = True
+) -> list[tuple[str, bool]]:
+    """The prompt of `render_chat` in pieces: (text, whether it is a mark of the template).
 
-    ChatML needs no template engine: each message is one block, and a system message that the template writes itself
-    when the conversation has none is taken from its text. Raises UserError for another kind of template.
+    Only marks may be encoded as special tokens: a message that holds their names is text, and ends no turn.
     """
     if _START not in template or _END not in template:
         raise UserError(f"chat template: only ChatML ({_START}) is supported")
@@ -23,5 +24,16 @@ def render_chat(messages: Sequence[Mapping[str, str]], template: str, *, add_gen
     default_system = re.search(rf"{re.escape(_START)}system(?:\n|\\n)([^'\"{{}}]+){re.escape(_END)}", template)
     if default_system and (not blocks or blocks[0][0] != "system"):
         blocks.insert(0, ("system", default_system.group(1)))
-    text = "".join(f"{_START}{role}\n{content}{_END}\n" for role, content in blocks)
-    return text + (f"{_START}assistant\n" if add_generation_prompt else "")
+    parts: list[tuple[str, bool]] = []
+    for role, content in blocks:
+        parts += [(_START, True), (f"{role}\n{content}", False), (_END, True), ("\n", False)]
+    return [*parts, (_START, True), ("assistant\n", False)] if add_generation_prompt else parts
+
+
+def render_chat(messages: Sequence[Mapping[str, str]], template: str, *, add_generation_prompt: bool = True) -> str:
+    """The prompt for messages of {"role", "content"}, by a model's own template if that is ChatML.
+
+    ChatML needs no template engine: each message is one block, and a system message that the template writes itself
+    when the conversation has none is taken from its text. Raises UserError for another kind of template.
+    """
+    return "".join(text for text, _ in chat_parts(messages, template, add_generation_prompt=add_generation_prompt))

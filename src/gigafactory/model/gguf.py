@@ -57,12 +57,20 @@ class Gguf(Mapping[str, np.ndarray]):
     def shape(self, name: str) -> tuple[int, ...]:
         return self._infos[name].shape
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        info = self._infos[name]
-        if info.kind not in _KINDS:
+    def stored_bytes(self, name: str) -> int:
+        """Size of a tensor in the file."""
+        kind = self._kind(name)
+        return math.prod(self.shape(name)) // kind.numbers * kind.bytes
+
+    def _kind(self, name: str) -> _Kind:
+        number = self._infos[name].kind
+        if number not in _KINDS:
             supported = ", ".join(kind.name for kind in _KINDS.values())
-            raise UserError(f"{self.path}: tensor {name}: ggml type {info.kind} is not one of {supported}")
-        kind = _KINDS[info.kind]
+            raise UserError(f"{self.path}: tensor {name}: ggml type {number} is not one of {supported}")
+        return _KINDS[number]
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        info, kind = self._infos[name], self._kind(name)
         if not info.shape or info.shape[-1] % kind.numbers:
             raise UserError(f"{self.path}: tensor {name}: {list(info.shape)} has no rows of whole {kind.name} blocks")
         blocks = math.prod(info.shape) // kind.numbers

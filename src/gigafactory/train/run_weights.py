@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from gigafactory.data.tokenizer import Tokenizer, load_tokenizer, wrap
 from gigafactory.errors import UserError
 from gigafactory.factory.file import Factory
 from gigafactory.factory.load import load_factory
-from gigafactory.model.chat_template import render_chat
+from gigafactory.model.chat_template import chat_parts
 from gigafactory.model.huggingface import read_end_ids, read_tokenizer
 from gigafactory.model.tensor_files import read_json
 from gigafactory.model.weights import Weights, load_weights
@@ -48,10 +48,17 @@ class Writer:
 
     def question(self, text: str) -> list[int]:
         """Ids of one question in the model's chat template. UserError when it has none."""
+        return self.conversation([{"role": "user", "content": text}])
+
+    def conversation(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Ids of messages of {"role", "content"} in the model's chat template, up to where the answer starts.
+
+        Names of special tokens in a message are plain text. UserError when the model has no template.
+        """
         if self.weights.chat_template is None:
             raise UserError("chat: this model has no chat template; it was not tuned for conversation")
-        messages = [{"role": "user", "content": text}]
-        return self.tokenizer.encode(render_chat(messages, self.weights.chat_template), special=True)
+        parts = chat_parts(messages, self.weights.chat_template)
+        return [token for text, mark in parts for token in self.tokenizer.encode(text, special=mark)]
 
 
 def is_run(path: Path) -> bool:

@@ -1,0 +1,5 @@
+import sys
+
+from bench.replay.run import main
+
+sys.exit(main())

@@ -1,0 +1,289 @@
+"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact. Words of a post are data; what
+asks a machine to do something is a mark against the post and nothing else."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property, lru_cache
+
+from gigafactory.chat.dates import Moment, moments
+from gigafactory.chat.hedges import MODAL, RUMOUR, marks
+from gigafactory.chat.numbers import Quantity, quantities
+from gigafactory.chat.sentences import sentences
+from gigafactory.chat.tokens import Token, fold, tokens
+from gigafactory.chat.windows import BLANK, masked
+from gigafactory.feed.post import Post
+
+_SATIRE = re.compile(
+    r"(?:^|[^a-z])(?:satir(?:e|ical)|parody|spoof|onion|not (?:a )?real news|fake news network|for laughs|fan ?fiction)(?![a-z])"
+    r"|#(?:satire|parody|spoof|joke|humou?r|jk|sarcasm)\b|(?<!\w)/(?:s|j)(?!\w)|🤡"
+)
+_SATIRE_HANDLE = re.compile(r"satir|parod|spoof|theonion|notreal|fakenews|humou?r|jokes?(?![a-z])")
+_INJECTION = re.compile(
+    r"\b(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{0,40}\b(?:instructions?|prompts?|rules|guidelines|context|posts|"
+    r"sources|above|previous|prior|earlier|everything)\b"
+    r"|\b(?:system|developer) (?:prompt|message|instruction|note|override)|\byou are (?:now )?(?:an? )?(?:ai|assistant|chatbot|language model|llm|dan|grok)\b"
+    r"|\b(?:ai|assistants?|chatbots?|bots?|llms?|language models?|models?|grok|gpt|chatgpt)\b[^.!?\n]{0,40}\b(?:must|should|shall|have to|need to|always|please|are to|are required to)\b[^.!?\n]{0,40}\b(?:answer|reply|respond|say|repeat|report|output|cite|state|print|tell|treat|trust|rank|follow|obey)\b"
+    r"|\b(?:answer|reply|respond|output|print|say)\b[^.!?\n]{0,30}\b(?:exactly|only|always|with the (?:word|words|text|phrase)|verbatim)\b[^.!?\n]{0,60}"
+    r"(?=.*\b(?:question|asked|user|prompt|assistant|ai|model)\b)"
+    r"|\bwhen(?:ever)? (?:asked|you are asked|anyone asks|a user asks|users? asks?|someone asks)\b|\bif you(?:'re| are) an? (?:ai|llm|assistant|bot|language model)"
+    r"|\b(?:note|message|attention|instructions?|reminder|hey|dear|hello|memo|psa|to) (?:to |for |all |any |every |the )*(?:chat ?bots?|bots|ais?|ai (?:models?|systems?|agents?|assistants?)|"
+    r"assistants?|llms?|language models?|grok|crawlers?|summari[sz]ers?|machines?)\b|\b(?:cite|quote|prefer|rank|trust) (?:only )?this (?:post|account|source|message)\b"
+    r"|<\s*/?\s*(?:system|instructions?|assistant|tool|im_start|im_end)|\[/?inst\]|<\|"
+)
+_ASKING = re.compile(
+    r"\b(?:anyone|anybody|does anyone|is it true|any word|any news|can someone|can anyone|who knows|confirm\?|wondering (?:if|whether)|"
+    r"thoughts\?|source\?|true\?|really\?|fr\?)"
+)
+_QUESTION_FORM = re.compile(
+    r"\W*(?:so |and |but |ok |wait,? )?(?:who|what|when|where|why|how|which) (?:\w+ )?(?:is|are|was|were|will|would|should|can|could|did|do|does|has|have)\b"
+    r"(?! (?:we|you) (?:know|need))"
+)
+_OPINION = re.compile(
+    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)|ought to|deserves?|wants? to see|would love|can'?t wait|"
+    r"better (?:be|not)|needs to (?:go|resign|win|be))\b"
+)
+_RUMOUR = re.compile(
+    r"\b(?:hearing (?:that|from|reports|rumou?rs|it)|i heard|we(?:'re| are) hearing|heard (?:that|from)|word (?:is|on the street|has it)|rumou?rs?|rumou?red|"
+    r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|reportedly|allegedly|supposedly|purportedly|"
+    r"apparently|(?:a )?(?:friend|cousin|neighbou?r|colleague|guy|someone|somebody|my \w+) (?:\w+ ){0,4}?(?:told|says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
+    r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) (?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
+    r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if (?:this is |it's |that's )?true|don't quote me|"
+    r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official )?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
+    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|(?:i|we) (?:\w+ )?(?:think|guess|believe|reckon|suspect|bet|doubt|wonder)|"
+    r"imo|imho|afaik|my guess|my bet|my prediction|i predict|fingers crossed|hopefully|hope|wish|bet it|conflicting reports|early reports|initial reports suggest|tbc|"
+    r"to be confirmed|may or may not|who knows|idk|not sure|so i'm told|i'm told|we're told|tbd)\b"
+)
+_DENIED = re.compile(
+    r"\b(?:false|untrue|not true|no truth|den(?:y|ies|ied)|debunk\w*|contrary to|ignore|dismiss\w*|despite|wrong|hoax|fake|"
+    r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
+)
+_WEAK_WORDS = """
+may might could possibly perhaps maybe likely probably potentially unlikely seems seem appears appear unclear suggests
+"""
+_WEAK = frozenset(_WEAK_WORDS.split())
+_PAST = re.compile(
+    r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
+    r"last (?:year|season|time|decade|century|term|edition|election|meeting|mission)|"
+    r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
+    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+)
+_CORRECTION = re.compile(
+    r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
+    r"misheard|misread|typo|in error|erroneous(?:ly)?|we erred|i erred|earlier (?:\w+ ){0,3}?(?:was|were|is) (?:wrong|incorrect|inaccurate|false|off)|(?:previous|earlier|first|last|prior|initial) (?:post|report|tweet|figure|number|statement|count|version|message|update)|"
+    r"as (?:we|i|previously|earlier|first|initially|originally|wrongly|had) (?:\w+ ){0,2}?(?:said|reported|stated|posted|wrote|written|announced|claimed|told|tweeted|published|thought)|"
+    r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
+    r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|amended|amending|revised|debunk\w*|contrary to)\b"
+)
+_REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
+_BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
+_ENGLISH = frozenset(("the", "is", "was", "are", "at", "and", "has", "of", "to", "were", "will", "for"))
+_OTHER_LANGUAGES_WORDS = """
+el los las del por para con se ha fue le les des du et est sont sur pour par avec der die das den dem ein eine und ist
+sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
+"""
+_OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
+_STARTERS = re.compile(
+    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|latest|now|psa|fyi|live|"
+    r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of a post, as written, by whom and when."""
+
+    text: str
+    written_at: float
+    author: str = ""
+
+    @cached_property
+    def tokens(self) -> tuple[Token, ...]:
+        return tokens(self.text)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(token.word for token in self.tokens)
+
+    @cached_property
+    def moments(self) -> tuple[Moment, ...]:
+        return moments(self.tokens, self.written_at)
+
+    @cached_property
+    def taken(self) -> frozenset[int]:
+        """Indices of tokens that belong to dates and times."""
+        return frozenset(i for moment in self.moments for i in range(moment.first, moment.last + 1))
+
+    @cached_property
+    def quantities(self) -> tuple[Quantity, ...]:
+        return quantities(self.tokens, self.taken)
+
+    @cached_property
+    def own(self) -> str:
+        """The sentence without the words that it quotes, unless it is nothing else."""
+        rest = masked(self.text).replace(BLANK, "")
+        return rest if re.search(r"\w", rest) else self.text
+
+    @cached_property
+    def rumour(self) -> str:
+        """Words that make it and what stands around it hearsay; "" where there are none, or where it denies them."""
+        plain = fold(self.own)
+        rumour = _RUMOUR.search(plain)
+        if rumour and not _DENIED.search(plain):
+            return f"it says “{rumour.group()}”"
+        return "it asks for confirmation" if _ASKING.search(plain) else ""
+
+    @cached_property
+    def hedged(self) -> str:
+        """Why this sentence states nothing as fact: the word that weakens it, or that it asks; "" if it states."""
+        plain = fold(self.own)
+        if self.rumour:
+            return self.rumour
+        if self.own.rstrip(" \"'”’)!#").endswith(("?", "？")) or _QUESTION_FORM.match(plain):
+            return "it is a question"
+        if re.match(r"\W*(?:if|unless|in case|should)\b", plain):
+            return "it is conditional"
+        if _OPINION.search(plain):
+            return "it is an opinion"
+        for mark in marks(self.tokens if self.own == self.text else tokens(self.own)):
+            if (mark.kind == RUMOUR and not _DENIED.search(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
+                return f"it says “{mark.word}”"
+        return ""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A post with what can be told from its words alone. body: its text without "RT @x:"."""
+
+    post: Post
+    body: str
+    repost_of: str
+
+    @cached_property
+    def sentences(self) -> tuple[Sentence, ...]:
+        return tuple(Sentence(text, self.post.created_at, self.post.author) for text in sentences(self.body))
+
+    @cached_property
+    def tokens(self) -> tuple[Token, ...]:
+        return tokens(self.body)
+
+    @cached_property
+    def words(self) -> frozenset[str]:
+        return frozenset(token.word for token in self.tokens)
+
+    @cached_property
+    def stems(self) -> frozenset[str]:
+        return frozenset(token.stem for token in self.tokens)
+
+    @cached_property
+    def plain(self) -> str:
+        return fold(self.body)
+
+    @cached_property
+    def satire(self) -> bool:
+        return bool(_SATIRE.search(self.plain) or _SATIRE_HANDLE.search(fold(self.post.author)))
+
+    @cached_property
+    def injection(self) -> bool:
+        """It speaks to a machine that reads it."""
+        return bool(_INJECTION.search(self.plain))
+
+    @cached_property
+    def bot(self) -> bool:
+        return bool(_BOT.search(fold(self.post.author)))
+
+    @cached_property
+    def foreign(self) -> bool:
+        """It seems not to be English: no common English word among six words or more, or letters of other scripts."""
+        plain = [token.word for token in self.tokens if token.kind == "word"]
+        if sum(not word.isascii() for word in plain) > len(plain) / 2:
+            return True
+        return bool(self.words & _OTHER_LANGUAGES) and not self.words & _ENGLISH
+
+    @cached_property
+    def corrects(self) -> bool:
+        """It takes an earlier statement back."""
+        return bool(_CORRECTION.search(self.plain))
+
+    def doubt(self, number: int) -> str:
+        """Why sentence `number` is no fact of now: what the post is, what the sentence says, or hearsay around it."""
+        own = self.unfit or self.sentences[number].hedged
+        return own or next((one.rumour for one in self.sentences if one.rumour), "") or self.past
+
+    @cached_property
+    def past(self) -> str:
+        """It tells of an earlier time than it was written in."""
+        year = datetime.fromtimestamp(self.post.created_at, UTC).year
+        for sentence in self.sentences:
+            for moment in sentence.moments:
+                if (
+                    moment.grain in ("year", "month", "day", "decade")
+                    and moment.year is not None
+                    and moment.year < year
+                ):
+                    if moment.grain in ("year", "decade") or moment.year < year - 1:
+                        return "it tells of another time"
+        return "it tells of another time" if _PAST.search(self.plain) else ""
+
+    @cached_property
+    def unfit(self) -> str:
+        """Why nothing in this post is a fact, in words a reader understands; "" if it may be."""
+        if self.injection:
+            return "it gives instructions to machines"
+        if self.satire:
+            return "it is satire"
+        return ""
+
+
+@lru_cache(maxsize=8192)
+def read(post: Post) -> Reading:
+    """Reading of one revision of a post; kept, since neighbouring questions meet the same posts."""
+    match = _REPOST.match(post.text)
+    of = next((ref.removeprefix("repost:") for ref in post.refs if ref.startswith("repost:")), "")
+    if match:
+        return Reading(post, post.text[match.end() :].strip() or post.text, of or "@" + match["who"])
+    return Reading(post, post.text, of)
+
+
+_CHATTER = re.compile(
+    r"(?:^|[^a-z])(?:i|i'm|i've|my|me|mine|we're all|lol|lmao|omg|wtf|wow|oof|ugh|yay|wild|unreal|insane|crazy|smh|tbh|ngl|haha\w*|fun|love|loved|hate|"
+    r"hated|awful|boring|beautiful|gorgeous|delicious|favou?rite|as usual|as always|great|nice|what a|can't believe|so (?:they|that|now|happy|sad|glad|proud|excited|tired)|"
+    r"just read|congrats|congratulations|rip|thoughts|prayers|praying|hmm+|heartbroken|gutted|buzzing|fingers crossed|switching|sick of|tired of|fed up|thank(?:s| you))(?![a-z])"
+    r"|!!|[\U0001F300-\U0001FAFF\u2600-\u27bf]"
+)
+
+
+def chatty(sentence: Sentence) -> bool:
+    """Does it tell how somebody feels, more than what is?"""
+    return bool(_CHATTER.search(fold(sentence.own))) or sentence.text[:1].islower()
+
+
+_PREVIEW = re.compile(
+    r"\b(?:soon|in an hour|later (?:today|tonight)|coming up|preview|kick-?off (?:at|in|soon)|ahead of|next week|stay tuned|"
+    r"watch (?:it )?live|starting now|about to|maintenance window|press conference|open day|tickets? on sale)\b"
+)
+
+
+def previews(sentence: Sentence) -> bool:
+    """Does it tell of what is to come?"""
+    return bool(_PREVIEW.search(fold(sentence.own)))
+
+
+_BACK = re.compile(
+    r"\b(?:(?:we|i|had|were|was|it|first|which|that|this|they|it's)? ?(?:wrong(?:ly)?|incorrect(?:ly)?|inaccurate|mistaken(?:ly)?|in error|not correct|a mistake|an error)"
+    r"|(?:earlier|previous(?:ly)?|initial(?:ly)?|original(?:ly)?|prior|first|last|older) (?:\w+ )?(?:said|post\w*|gave|reported?|tweet\w*|stated?|statement|figures?|numbers?|version|wrote|had|told|message|claim\w*|named|count|update)"
+    r"|(?:said|posted|reported|stated|wrote|gave|named|claimed) (?:earlier|before|previously|initially|originally|at first)|disregard|retract\w*|no longer (?:true|valid|correct|right|current|stands?))\b"
+)
+
+
+def takes_back(text: str) -> bool:
+    """Is the sentence about an earlier statement that was wrong ("An earlier post gave 2 July, which is incorrect")?"""
+    return bool(_BACK.search(fold(text)))
+
+
+def without_starter(text: str) -> str:
+    """A sentence without "BREAKING:" and the like before it."""
+    return _STARTERS.sub("", text) or text

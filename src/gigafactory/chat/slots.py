@@ -1,0 +1,476 @@
+"""What of a sentence answers: the name, time, place, quantity, pair of numbers, reason or state that is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts_of
+from gigafactory.chat.dates import Moment
+from gigafactory.chat.hedges import NEGATORS, STOP
+from gigafactory.chat.numbers import Quantity
+from gigafactory.chat.question import LIGHT, Asked, Kind
+from gigafactory.chat.reading import Sentence
+from gigafactory.chat.tokens import Token, fold
+
+Value = tuple[str, ...]
+"""What a statement says in the place that is asked for, folded, so that equal ones are equal. () where it cannot be
+compared."""
+
+NEAR = 7  # tokens between a quantity and the word that says what it counts
+_MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
+_STARTS_WORDS = """
+edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert latest live statement today
+yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing watch photo video thread
+exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no not ok okay final full
+half ft ht result results local officials police residents people workers passengers crews fans voters customers
+meanwhile finally sadly rt via source sources statement reminder recap please total according following despite after
+before during while when since with without only about over under more less all some both first second third next last
+everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed thu fri sat sun monday tuesday
+wednesday thursday friday saturday sunday january february march april may june july august september october november
+december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club city council government mayor
+president chair chief director minister ceo coach captain manager there here it its this that these those he she they
+we you i our his her their my the a an and but so in on at by for from to of as is was are were be has have had will
+would
+"""
+_STARTS = frozenset(_STARTS_WORDS.split())
+_PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
+_ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
+_SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
+_COINS = frozenset(
+    "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
+)
+_WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
+_LINKS_WORDS = """
+of the de la van von der den bin al el du di da and & -
+"""
+_LINKS = frozenset(_LINKS_WORDS.split())
+_PLACES_WORDS = """
+in at near outside inside off around beside behind opposite along between from to into onto on under above across by
+within aboard via
+"""
+_PLACES = frozenset(_PLACES_WORDS.split())
+_REASONS = re.compile(
+    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
+    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
+    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
+)
+_REASON_WORDS_OTHER = re.compile(
+    r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
+)
+_OVER = re.compile(r"\b[Oo]ver (?!the\b|from\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
+_MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
+_IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
+_FORMER_WORDS = """
+not from instead than earlier previously initially originally formerly was were had said reported
+"""
+_FORMER = frozenset(_FORMER_WORDS.split())
+_SOON = re.compile(
+    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|moments ago)\b"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """value: what is said in the place asked for. strength: 0 to 1, how surely it is in that place. former: the values
+    that the sentence itself takes back ("14, not 12"; "moved from Friday to Sunday")."""
+
+    value: Value
+    strength: float
+    former: tuple[Value, ...] = ()
+
+
+def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    """What `sentence` gives for the question; covered: indices of its tokens that say words of the question. None if it
+    lacks what is asked, however many words it shares."""
+    if asked.kind is Kind.WHO:
+        return _who(sentence, asked, covered)
+    if asked.kind is Kind.WHEN:
+        return _when(sentence, asked)
+    if asked.kind is Kind.WHERE:
+        return _where(sentence, asked, covered)
+    if asked.kind is Kind.NUMBER:
+        return _number(sentence, asked, covered)
+    if asked.kind is Kind.SCORE:
+        return _score(sentence, asked, covered)
+    if asked.kind is Kind.WHY:
+        plain = fold(sentence.text)
+        if _REASON_WORDS_OTHER.search(plain) or (covered and (_REASONS.search(plain) or _OVER.search(sentence.text))):
+            return Slot(_content(sentence, asked), 1.0)
+        if covered and (_IS_A.search(plain) or _made_so(sentence, asked, covered)):
+            return Slot(_content(sentence, asked), 0.6)
+        return None
+    return Slot(state(sentence), 1.0)
+
+
+def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
+    """ "A cracked bearing has closed the bridge": what is asked about is the object of what happened."""
+    names = [i for i, token in enumerate(sentence.tokens) if token.word in {term.word for term in asked.names}]
+    return any(
+        sentence.tokens[i - 1].word in ("has", "have", "had") and any(0 < name - i <= 3 for name in names)
+        for i in covered
+        if i > 1
+    )
+
+
+def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
+    """All that a sentence tells which could be otherwise: states, quantities, dates and names beside those in `mine`."""
+    words = sentence.tokens
+    told = [f"state {one}" for one in state(sentence)]
+    for quantity in sentence.quantities:
+        if not all(token.word in mine for token in words[quantity.first : quantity.last + 1]):
+            told.append(" ".join((quantity.kind, *(f"{x:.10g}" for x in quantity.values))))
+    if not any(one.startswith("pair") for one in told):
+        score = _SCORE.search(sentence.text)
+        times = any(moment.grain == "time" for moment in sentence.moments)
+        told += [f"pair {int(score[1])} {int(score[2])}"] if score and not times else []
+    told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
+    for first, last in names_in(sentence):
+        name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]
+        if any(word not in mine for word in name) and first not in sentence.taken and words[first - 1].text != "#":
+            told.append("name " + " ".join(name))
+    return tuple(sorted(set(told)))
+
+
+def state(sentence: Sentence) -> Value:
+    """Which way things are, as opposites know it: ("3+0",) for open, ("3+1",) for closed; a negation turns it round."""
+    found = set()
+    words = sentence.tokens
+    for i, token in enumerate(words):
+        if token.stem not in OPPOSITES or _taken_back(words, i):
+            continue
+        line, column = OPPOSITES[token.stem]
+        negated = any(w.word in NEGATORS or w.word.endswith("n't") for w in words[max(0, i - 3) : i])
+        found.add(f"{line}+{'not ' if negated else ''}{column}")
+    return tuple(sorted(found))
+
+
+def exclude(one: Value, other: Value) -> bool:
+    """Can two states of the same thing not hold at once?"""
+    for a in one:
+        for b in other:
+            (line, column), (line_b, column_b) = a.split("+"), b.split("+")
+            if line == line_b and column != column_b and not (
+                column.startswith("not ") and column_b.startswith("not ")
+            ) and (column.removeprefix("not ") == column_b.removeprefix("not ") or not (column + column_b).count("not")):  # fmt: skip
+                return True
+    return False
+
+
+def _content(sentence: Sentence, asked: Asked) -> Value:
+    mine = {term.stem for term in asked.terms}
+    kept = {
+        t.stem for t in sentence.tokens if t.kind in ("word", "number") and t.word not in STOP and t.stem not in mine
+    }
+    return tuple(sorted(kept))
+
+
+def _taken_back(words: Sequence[Token], i: int) -> bool:
+    """Does the sentence take token i back: "not 12", "earlier: 12", "from 12 to 14", "we said 12"?"""
+    before = [token.word for token in words[max(0, i - 5) : i] if token.kind in ("word", "symbol")]
+    for back, word in enumerate(reversed(before)):
+        if word in (".", ";", "!", "?", ":"):
+            return False
+        if word == "," and back:
+            return False
+        if word == "not" or word in ("than", "instead", "earlier", "previously", "initially", "originally"):
+            tail = before[len(before) - back :]
+            return (
+                word != "than" or (len(before) > back + 1 and before[-back - 2] == "rather")
+                if not tail or back <= 2
+                else False
+            )
+        if word == "from" and back <= 1:
+            return any(token.word == "to" for token in words[i + 1 : i + 6])
+        if (
+            word in ("said", "reported", "stated", "posted")
+            and back <= 1
+            and len(before) > back + 1
+            and before[-back - 2] in ("we", "i", "first", "previously", "as")
+        ):
+            return True
+    after = [token.word for token in words[i + 1 : i + 5]]
+    return after[:2] in (["was", "wrong"], ["is", "wrong"], ["was", "incorrect"], ["as", "we"], ["as", "previously"], ["as", "first"], ["as", "earlier"], ["as", "initially"], ["as", "originally"], ["as", "i"], ["as", "reported"])  # fmt: skip
+
+
+def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
+    """[first, last] tokens of what looks like a name: runs of capitalised words that are no sentence starters, and
+    handles."""
+    words = sentence.tokens
+    i = 0
+    shouted = sum(t.text.isupper() for t in words if t.kind == "word") > 0.6 * max(
+        1, sum(t.kind == "word" for t in words)
+    )
+    while i < len(words):
+        token = words[i]
+        if token.kind == "handle":
+            yield i, i
+            i += 1
+            continue
+        if not _capital(token) or (shouted and token.word in STOP):
+            i += 1
+            continue
+        first = last = i
+        j = i + 1
+        while j < len(words):
+            if _capital(words[j]) or (words[j].kind == "number" and words[j].start - words[j - 1].end <= 1):
+                if words[j].start - words[j - 1].end > 1:
+                    break
+                last = j
+                j += 1
+            elif (
+                words[j].word in _LINKS
+                and j + 1 < len(words)
+                and _capital(words[j + 1])
+                and words[j].start - words[j - 1].end <= 1
+                and words[j].word != "and"
+            ):
+                j += 1
+            else:
+                break
+        while first <= last and words[first].word in _STARTS:
+            first += 1
+        while last >= first and words[last].word in _STARTS:
+            last -= 1
+        dashed = first == last and last + 1 < len(words) and words[last + 1].text in "-–"
+        opens = first == 0 or words[first - 1].text in '.:!?"“'
+        if first <= last and not (
+            opens and first == last and (words[first].word in STOP or _common(words[first]) or dashed)
+        ):
+            yield first, last
+        i = max(j, i + 1)
+
+
+def _capital(token: Token) -> bool:
+    return (token.kind == "word" and token.text[0].isupper()) or (
+        token.kind == "word"
+        and not token.text.isascii()
+        and not token.text[0].islower()
+        and not token.text[0].isupper()
+    )
+
+
+def _common(token: Token) -> bool:
+    return (token.stem,) in FAMILIES
+
+
+def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    """The name nearest to the words of the question that are no names."""
+    words = sentence.tokens
+    mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
+    named = {term.word for term in asked.names}
+    predicate = next((term.stem for term in asked.terms if not term.name and term.weight > LIGHT), "")
+    winner = predicate in _WINS
+    rivals = winner and len(asked.names) >= 2 and _wins(sentence)
+    found: list[tuple[int, int, Value]] = []
+    former: list[Value] = []
+    for first, last in names_in(sentence):
+        if any(i in sentence.taken for i in range(first, last + 1)):
+            continue
+        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
+        if first and words[first - 1].text == "#":
+            continue
+        if not any(word not in mine and word.isalpha() and len(word) > 1 for word in name) and not rivals:
+            continue
+        if words[first].kind == "handle" and "".join(sorted(named)) and all(word in name[0] for word in named):
+            continue  # the account of what is asked about
+        if _taken_back(words, first):
+            former.append(tuple(sorted(name)))
+            continue
+        whole = bool(named & set(name)) and not rivals
+        distance = min((abs(i - j) for i in covered for j in (first, last)), default=99)
+        found.append((distance + (20 if whole else 0), first, tuple(sorted(name))))
+    spoken = [i for i in covered if i and words[i - 1].word in ("i", "we") and words[i - 1].text in ("I", "We", "we")]
+    if spoken and sentence.author:
+        return Slot((fold(sentence.author),), 1.0)  # "I moved the fare cap": its author did
+    if not found:
+        return None
+    distance, _, best = min(found)
+    return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
+
+
+def _wins(sentence: Sentence) -> bool:
+    return "win" in concepts_in(sentence.tokens) or any(q.kind == "pair" for q in sentence.quantities)
+
+
+def _when(sentence: Sentence, asked: Asked) -> Slot | None:
+    mine = {term.word for term in asked.terms if term.name}
+    kept: list[Moment] = []
+    former: list[Value] = []
+    for moment in sentence.moments:
+        span = sentence.tokens[moment.first : moment.last + 1]
+        if moment.grain in ("decade",) or (mine and all(token.word in mine for token in span)):
+            continue
+        if _taken_back(sentence.tokens, moment.first):
+            former.append(_moment_value(moment))
+        else:
+            kept.append(moment)
+    if kept:
+        value = tuple(sorted({part for moment in kept for part in _moment_value(moment)}))
+        fine = any(moment.grain in ("time", "day", "weekday") for moment in kept)
+        return Slot(value, 1.0 if fine else 0.8, tuple(former))
+    soon = _SOON.search(fold(sentence.text))
+    return Slot((soon.group(),), 0.9) if soon else None
+
+
+def _moment_value(moment: Moment) -> Value:
+    if moment.grain == "time":
+        return tuple(f"{minute // 60:02d}:{minute % 60:02d}" for minute in moment.minutes[:1])
+    if len(moment.days) == 1:
+        return (next(iter(moment.days)).isoformat(),)
+    return (fold(moment.text),)
+
+
+def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    words = sentence.tokens
+    mine = {term.word for term in asked.terms}
+    best: tuple[float, Value] | None = None
+    former: list[Value] = []
+    for i, token in enumerate(words):
+        if token.word not in _PLACES or token.kind != "word":
+            continue
+        j = i + 1
+        while j < len(words) and words[j].word in ("the", "a", "an", "its", "their", "his", "her", "#"):
+            j += 1
+        if j >= len(words) or j in sentence.taken or words[j].kind not in ("word", "number"):
+            continue
+        end = j
+        while end + 1 < len(words) and words[end + 1].kind in ("word", "number") and words[end + 1].start - words[end].end <= 1 and (
+            _capital(words[end + 1]) or (not _capital(words[j]) and words[end + 1].word not in STOP and end - j < 3)
+        ):  # fmt: skip
+            end += 1
+        place = tuple(words[k].word for k in range(j, end + 1))
+        if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP:
+            continue
+        if any(q.first <= j <= q.last for q in sentence.quantities) and not _capital(words[end]):
+            continue
+        if _taken_back(words, j):
+            former.append(place)
+            continue
+        named = any(_capital(words[k]) for k in range(j, end + 1))
+        strong = token.word in (
+            "in",
+            "at",
+            "near",
+            "outside",
+            "inside",
+            "off",
+            "aboard",
+            "beside",
+            "opposite",
+            "to",
+            "on",
+        )
+        known = any(concept in _PLACE_KINDS for k in range(j, end + 1) for concept in concepts_of(words[k].stem))
+        strength = (0.7 if named else 0.5 if known else 0.2) + (0.3 if strong else 0.0)
+        if best is None or strength > best[0]:
+            best = (strength, place)
+    if best is None or best[0] < 0.6:
+        return None
+    return Slot(best[1], best[0], tuple(former))
+
+
+def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    words = sentence.tokens
+    mine = {term.word for term in asked.terms if term.name}
+    best: tuple[float, Value] | None = None
+    former: list[Value] = []
+    said = concepts_in(words) if asked.unit else {}
+    strength_asked = not asked.unit and asked.measure <= {"count"}
+    quake = strength_asked and {"quake", "magnitude"} & {concept for term in asked.terms for concept in term.concepts}
+    glued = _MAGNITUDE.search(sentence.text) if quake else None
+    if glued:
+        best = (0.95, ("count", f"{float(glued[1]):.10g}"))
+    for quantity in sentence.quantities:
+        span = words[quantity.first : quantity.last + 1]
+        if mine and all(token.word in mine for token in span if token.kind in ("number", "word")):
+            continue
+        before = words[quantity.first - 1] if quantity.first else None
+        if (
+            before is not None
+            and _capital(before)
+            and before.word not in _STARTS
+            and quantity.first == quantity.last
+            and not _common(before)
+            and quantity.first > 1
+        ):
+            continue  # part of a name: "Terminal 2", "Falcon 9"
+        if quantity.kind == "ordinal" and "place" not in mine:
+            continue
+        if not _measures(quantity, asked, words):
+            continue
+        value = (quantity.kind, *(f"{x:.10g}" for x in quantity.values))
+        if _taken_back(words, quantity.first):
+            former.append(value)
+            continue
+        distance = min((_between(i, quantity) for i in covered), default=99)
+        counted = False
+        if asked.unit:
+            behind = range(quantity.last + 1, min(len(words), quantity.last + 4))
+            counted = any(words[i].stem in asked.unit for i in behind) or any(
+                f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
+            )
+            counted = counted or words[quantity.last].stem in asked.unit
+        noun = words[quantity.last + 1] if quantity.last + 1 < len(words) else None
+        of_other = (asked.unit or asked.measure == {"count"}) and not counted and (
+            quantity.kind != "count"
+            or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
+        )  # fmt: skip
+        alone = sum(1 for other in sentence.quantities if other.kind == quantity.kind) - len(former) == 1
+        strength = (
+            1.0
+            if counted
+            else 0.5
+            if of_other
+            else 0.9
+            if distance <= 3
+            else 0.75
+            if distance <= NEAR
+            else (0.7 if alone and covered else 0.4)
+        )
+        if quantity.kind in asked.measure and asked.measure != {"count"}:
+            strength = min(1.0, strength + 0.2)
+        if best is None or strength > best[0]:
+            best = (strength, value)
+    if best is None or best[0] < 0.6:
+        ends = asked.measure >= {"s", "day"} and not sentence.words.isdisjoint(_ENDS)
+        return _when(sentence, asked) if ends else None  # "closed until Sunday" says how long
+    return Slot(best[1], best[0], tuple(former))
+
+
+def _between(i: int, quantity: Quantity) -> int:
+    return quantity.first - i if i < quantity.first else i - quantity.last if i > quantity.last else 0
+
+
+def _measures(quantity: Quantity, asked: Asked, words: Sequence[Token]) -> bool:
+    if not asked.measure:
+        return quantity.kind != "pair"
+    if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
+        return False
+    if asked.measure & _MONEY and quantity.kind == "count":
+        after = words[quantity.last + 1].word if quantity.last + 1 < len(words) else ""
+        return after in _COINS or after.rstrip("s") in _COINS
+    return quantity.kind in asked.measure or (quantity.kind == "count" and "turnout" in {t.word for t in asked.terms})
+
+
+def _score(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
+    former: list[Value] = []
+    found: Value | None = None
+    for quantity in sentence.quantities:
+        if quantity.kind != "pair" or len(quantity.values) != 2:
+            continue
+        value = tuple(f"{x:.10g}" for x in quantity.values)
+        if _taken_back(sentence.tokens, quantity.first):
+            former.append(value)
+        elif found is None:
+            found = value
+    if found is not None:
+        return Slot(found, 1.0, tuple(former))
+    spoken = re.search(r"\b(\d+|nil|zero)\s*(?:-|–|:|to|–|against|all)\s*(\d+|nil|zero|all)\b", fold(sentence.text))
+    if spoken and not any(m.grain == "time" for m in sentence.moments):
+        return Slot((spoken[1], spoken[2]), 0.9, tuple(former))
+    counts = [q for q in sentence.quantities if q.kind == "count" and not _taken_back(sentence.tokens, q.first)]
+    if len(counts) >= 2 and re.search(r"\b(?:to|against|and|for|versus|vs)\b", fold(sentence.text)):
+        return Slot(tuple(f"{q.values[0]:.10g}" for q in counts[:2]), 0.7, tuple(former))
+    return None
