@@ -26,7 +26,10 @@ _PART_OF_NAME = frozenset(
 )
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
-_UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
+_RETURNS = frozenset(("open", "restore", "close"))
+_UNTIL = frozenset(
+    ("until", "till", "til", "before", "by", "from", "not", "earlier", "bis", "hasta", "jusqu", "fino", "through")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +320,10 @@ class _Said:
             return 0.8, places
         # "closed until Friday" says when it reopens
         ends = kind is Kind.WHEN and not self.words.isdisjoint(_UNTIL)
+        if ends and term.concepts & _RETURNS:
+            places = {i for concept in ("close", "outage", "open", "restore") for i in self._concepts.get(concept, ())}
+            if places:
+                return 0.8, places
         if (ends or kind in (Kind.STATE, Kind.FACT)) and term.stem in OPPOSITES:
             line = OPPOSITES[term.stem][0]
             places = {i for i, t in enumerate(self.tokens) if t.stem in OPPOSITES and OPPOSITES[t.stem][0] == line}

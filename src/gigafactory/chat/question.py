@@ -76,18 +76,18 @@ class Asked:
 
 # first match decides; read on the folded question without its time words
 _KINDS: tuple[tuple[Kind, str], ...] = (
-    (Kind.AUTHOR, r"\b(?:who|which (?:account|user|author|handle)|what (?:account|user|handle)|by whom|whose)\b.*\b(?:tweet\w*|post(?:ed|s)?|wrote|written|author\w*|account)\b"),
+    (Kind.AUTHOR, r"\b(?:who|which (?:account|user|author|handle)|what (?:account|user|handle)|by whom|whose)\b.*\b(?:tweet\w*|posted|wrote|written|author of th\w+ (?:post|tweet|quote)|account)\b"),
     (Kind.AUTHOR, r"\bsource of (?:the|this) (?:quote|post|statement)|\bwho (?:first )?(?:broke|reported)\b"),
     (Kind.NEWS, r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up with|the news|the situation)\b"),
     (Kind.NEWS, r"\b(?:latest|news|updates?|summar\w+|catch me up|tell me about|what do (?:we|you) know|what about|developments?|situation)\b(?!.*\b(?:how many|how much|who|when|where)\b)"),
     (Kind.WHY, r"\bwhat\b.*\b(?:guilty of|fined for|accused of|charged with|convicted of|jailed for|arrested for|sued for|punished for)\b|^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|break out|come about|occur|catch fire)\b"),
-    (Kind.SCORE, r"\bby how many (?:votes|goals|points|runs|seats)\b|\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
-    (Kind.NUMBER, r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|deep|wide|often|loud|expensive|quickly)\b"),
+    (Kind.SCORE, r"^(?:how|what|which|tell).*\b(?:outcome|result|end|ended|finish|finished|final|go|turn out|turned out|fare|get on|score|scoreline|tally)\b.*\b(?:v|vs|versus|against|between)\b|\b(?:v|vs|versus|against|between)\b.*\b(?:outcome|result|end|ended|finish|finished|turn out|final score|scoreline)\b|\bhow many (?:votes|members|councillors|delegates|lawmakers|mps)\b.*\b(?:for|favou?r|against|back|yes)\b|\b(?:split|margin|tally|breakdown|count) (?:of|in|on|for) the\b.*\bvote\b|\bvote\b.*\b(?:split|margin|tally|breakdown|count)\b|\bhow did .*\bvote\b|\bby how many (?:votes|goals|points|runs|seats)\b|\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the )?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did .*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was the (?:vote|tally|margin)\b"),
+    (Kind.NUMBER, r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|powerful|severe|violent|intense|deep|wide|often|loud|expensive|quickly)\b"),
     (Kind.WHEN, r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
     (Kind.WHERE, r"\bwhere\b|\b(?:what|which|in what|in which|at which|at what) (?:\w+ )?(?:place|venue|location|site|city|town|country|state|station|stadium|hall|spot|building|airport|port|hospital|neighbou?rhood|district|village|street|road)\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:venue|location|site|address)\b"),
     (Kind.NUMBER, r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|count|total|percent|percentage|share|proportion|rate|price|cost|fee|fare|amount|magnitude|turnout|attendance|temperature|speed|height|weight|length|distance|depth|level|size|age|toll|death toll|figure|value|budget|margin|salary|capacity|population|revenue|profit|fine|estimate|duration|sum)\b"),
-    (Kind.NUMBER, r"\bat what (?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
-    (Kind.WHO, r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|bidder|athlete|coach|scorer|judge|lawyer|mayor|minister|president|senator|chef|doctor|pilot|captain|boss|chief|firm|buyer|maker|studio|label|school|university|bank|operator|brand|newspaper|sponsor|act|headliner|winner|speaker)\b|\bwhat(?:'s| is| was) the name of\b|\bname of the\b"),
+    (Kind.NUMBER, r"\bwhat (?:did|does|do|was|must|will|would|should)\b.*\b(?:register|measure|pay|cost|owe|charge|fetch|raise|sell for|sold for|go for|get back|receive back|weigh)\b|\b(?:what|which) (?:\w+ )?(?:penalty|fine|damages|compensation|bail|refund|sum|amount|magnitude|attendance|crowd|turnout|reading)\b|\bat what (?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
+    (Kind.WHO, r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|bidder|athlete|coach|scorer|judge|lawyer|laureate|recipient|novelist|poet|painter|composer|architect|researcher|professor|engineer|executive|manager|leader|name|mayor|minister|president|senator|chef|doctor|pilot|captain|boss|chief|firm|buyer|maker|studio|label|school|university|bank|operator|brand|newspaper|sponsor|act|headliner|winner|speaker)\b|\bwhat(?:'s| is| was) the name of\b|\bname of the\b"),
 )  # fmt: skip
 _POSTED = re.compile(
     r"\b(?:source|post\w*|tweet\w*|wr(?:ote|ite|itten)|link|author|accounts?|handle|original\w*|url|find|publish\w*|share[ds]?|toot\w*)\b"
@@ -139,9 +139,9 @@ _QUOTES = re.compile(
 # what a "how ..." or "what ..." measures
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bhow many\b", ("count",)),
-    (r"\bhow strong\b|\bmagnitude\b", ("count",)),
+    (r"\bhow (?:strong|powerful|big|severe|violent|intense) (?:was|is)\b|\bmagnitude\b|\bregister\b|\bon the (?:richter )?scale\b|\battendance\b|\bcrowd\b", ("count",)),
     (r"\bhow old\b|\bage of\b", ("count", "month", "day")),
-    (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|fee|fare|budget|salary|revenue|profit|fine|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
+    (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|costs|fee|fare|budget|salary|revenue|profit|fine|penalty|damages|refund|pay|paid|get back|sold for|worth|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|queue|trail|pipeline|runway|ship|vessel)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
     (r"\bhow long (?:is|was|are|were) (?:the|this|that|its)\b", ("m", "s", "day", "month")),
@@ -236,7 +236,13 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
     if quotes and _POSTED.search(plain):
         return Kind.AUTHOR
     if quotes and _SPOKE.search(plain):
-        return Kind.WHERE if "where" in plain else Kind.WHEN if "when" in plain or "what time" in plain else Kind.WHO
+        return (
+            Kind.WHERE
+            if re.search(r"\bwhere\b|\b(?:which|what) (?:city|town|place|venue|location|village)", plain)
+            else Kind.WHEN
+            if "when" in plain or "what time" in plain
+            else Kind.WHO
+        )
     for kind, rule in _OTHER_LANGUAGES:
         if re.search(rule, plain):
             return kind

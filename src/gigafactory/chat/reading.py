@@ -68,7 +68,7 @@ _PAST = re.compile(
     r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
     r"last (?:year|season|time|decade|century|term|edition|election|meeting|mission)|"
     r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
-    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|last met|(?:their|the) (?:last|previous) (?:meeting|encounter|clash|visit|one)|reverse fixture|earlier this (?:season|year)|(?:months|a month) ago|long ago|once upon|back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
     r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
@@ -226,7 +226,8 @@ class Reading:
                 ):
                     if moment.grain in ("year", "decade") or moment.year < year - 1:
                         return "it tells of another time"
-        return "it tells of another time" if _PAST.search(self.plain) else ""
+        own = fold(" ".join(sentence.own for sentence in self.sentences))
+        return "it tells of another time" if _PAST.search(own) else ""
 
     @cached_property
     def unfit(self) -> str:

@@ -38,6 +38,13 @@ _STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
+_AYES = re.compile(
+    r"\b(\d+)(?: \w+)? (?:for|in favou?r|ayes?|yes|yeas?|backed|voted for|supported)\b[^.\d]{0,30}\b(\d+)(?: \w+)? (?:against|noes|nays?|no|opposed|voted against)\b"
+)
+_SPEECH = re.compile(
+    r"\b(?:said|says|say|saying|told|tells|according to|announced|declared|words of|added|explained|stated|insisted|warned|promised|"
+    r"claimed|remarked|argued|replied|answered|put it|as quoted|quoted?|spoke|speaking|commented|in the words)\b|\w:|[-–—]"
+)
 _COINS = frozenset(
     "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
 )
@@ -284,7 +291,7 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     spoken = [i for i in covered if i and words[i - 1].word in ("i", "we") and words[i - 1].text in ("I", "We", "we")]
     if spoken and sentence.author:
         return Slot((fold(sentence.author),), 1.0)  # "I moved the fare cap": its author did
-    if not found:
+    if not found or (asked.quotes and not _SPEECH.search(fold(sentence.text))):
         return None
     distance, _, best = min(found)
     return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
@@ -467,6 +474,9 @@ def _score(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
             found = value
     if found is not None:
         return Slot(found, 1.0, tuple(former))
+    ayes = _AYES.search(fold(sentence.text))
+    if ayes:
+        return Slot((ayes[1], ayes[2]), 1.0, tuple(former))
     spoken = re.search(r"\b(\d+|nil|zero)\s*(?:-|–|:|to|–|against|all)\s*(\d+|nil|zero|all)\b", fold(sentence.text))
     if spoken and not any(m.grain == "time" for m in sentence.moments):
         return Slot((spoken[1], spoken[2]), 0.9, tuple(former))
