@@ -99,13 +99,17 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
     from gigafactory.feed.run import Feed
     from gigafactory.feed.sources import clock_of, only_writer, place, prepared, status_path
     from gigafactory.feed.status import read_status
+    from gigafactory.files import disk_errors
 
     section = prepared(factory.feed, base)
     at = place(section, base)
     with ExitStack() as stack:
         mine = stack.enter_context(only_writer(at))
         store = stack.enter_context(closing(open_store(section.store.url, section.store, write=mine)))
-        saved = stack.enter_context(closing(SavedAnswers(base / Path(factory.chat.server.answers_file).expanduser())))
+        answers = base / Path(factory.chat.server.answers_file).expanduser()
+        with disk_errors(answers, "make its folder"):
+            answers.parent.mkdir(parents=True, exist_ok=True)
+        saved = stack.enter_context(closing(SavedAnswers(answers)))
         clock = clock_of(section, store)
         feed = Feed(section, store, clock, tell=_tell, status_path=status_path(at)) if mine else None
         if not mine:
