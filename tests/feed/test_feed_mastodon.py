@@ -11,6 +11,7 @@ import pytest
 from fake_mastodon import TAGS, TOKEN, FakeMastodon
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback_http import Asked, LoopbackHttp
 from plain_store import PlainStore
 from virtual_time import START, VirtualClock, run_virtually
 
@@ -89,6 +90,30 @@ def test_a_refused_token_ends_it_in_one_line_that_does_not_show_it() -> None:
             assert "secret-but-wrong" not in str(error.value)
 
     run_virtually(main())
+
+
+def test_no_redirect_takes_the_token_elsewhere() -> None:
+    seen: list[str] = []
+
+    async def main() -> None:
+        async with FakeMastodon(0, "http") as server, LoopbackHttp(thief) as elsewhere:
+
+            async def moved(asked: Asked) -> None:
+                await asked.answer(301, "", Location=f"http://{elsewhere.host}{asked.path}")
+
+            server.http.handle = moved
+            feed, _ = await read(server, PlainStore(), "ws", 30)
+            assert "HTTP 301 redirects to http" in feed.status().sources[0].last_error
+            with pytest.raises(UserError, match="HTTP 404"):
+                await read(server, PlainStore(), "http", 30)
+
+    async def thief(asked: Asked) -> None:
+        seen.append(asked.headers.get("authorization", ""))
+        await asked.answer(404, "")
+
+    run_virtually(main())
+    assert seen
+    assert set(seen) == {""}
 
 
 def test_the_first_start_begins_now_and_the_next_where_it_ended() -> None:

@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gigafactory.errors import UserError
@@ -27,14 +26,14 @@ from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.fetch import keep_connected
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
+from gigafactory.feed.socket import SILENCE_S, open_socket
 
 # The public servers, tried in turn. Each numbers and times its events by itself.
 PUBLIC = tuple(f"wss://jetstream{n}.us-{side}.bsky.network/subscribe" for side in ("east", "west") for n in (2, 1))
 POSTS = "app.bsky.feed.post"
 V2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
-V2_PROTOCOL = websockets.Subprotocol("xrpc.v1.json")
+V2_PROTOCOL = "xrpc.v1.json"
 REWIND_US = 5_000_000  # on another server than the cursor is of
-SILENCE_S = 20.0  # longest that an open connection may bring nothing, pongs included
 LONGEST_FRAME = 4 << 20  # bytes
 BATCH = 500  # events that are there at once go together, up to so many
 HANDLES = 50_000  # of accounts whose identity events passed by are remembered
@@ -107,17 +106,11 @@ class Jetstream:
         host, v2 = urlsplit(url).netloc, _is_v2(url)
         place = self._place
         try:
-            connection = await connect(
+            connection = await open_socket(
                 f"{url}?{_query(v2, self._dids, _cursor(place, host, v2, self._by_time))}",
-                subprotocols=[V2_PROTOCOL] if v2 else None,
-                compression=None,
-                open_timeout=SILENCE_S,
-                ping_interval=SILENCE_S / 2,
-                ping_timeout=SILENCE_S,
-                close_timeout=1.0,
-                max_size=LONGEST_FRAME,
-                max_queue=BATCH,
-                user_agent_header="gigafactory",
+                subprotocol=V2_PROTOCOL if v2 else None,
+                largest_bytes=LONGEST_FRAME,
+                queued=BATCH,
             )
         except InvalidStatus as error:
             if b"CursorTooOld" in (error.response.body or b"") and not self._by_time:
