@@ -144,7 +144,7 @@ def pair(rng: random.Random, filler: Sequence[str], common: Sequence[str]) -> Pa
         rng.shuffle(lines)
     count = min(len(told), rng.choices((1, 2, 3), (5, 3, 2))[0])
     chosen = rng.sample(told, count)
-    kind = rng.choices(("supported", "left out", "changed", "added", "nothing"), (8, 4, 5, 4, 1))[0]
+    kind = rng.choices(("supported", "left out", "changed", "added", "nothing"), (8, 2, 6, 6, 1))[0]
     at = rng.randrange(count)
     if kind == "left out":
         chosen = [*chosen[:at], rng.choice(untold), *chosen[at + 1 :]] if count > 1 else [*chosen, rng.choice(untold)]
