@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # The server and those of its libraries that a Debian image does not always hold.
@@ -119,20 +119,26 @@ class Postgres:
                 preexec_fn=_die_with_parent,
             )
         while True:
-            assert self._server.poll() is None, self._log.read_text()[-1000:]
+            if self._server.poll() is not None:
+                log = self._log.read_text()[-1000:]
+                assert "is still in use" in log, log  # a process that was killed is not quite gone
+                time.sleep(0.1)
+                return self.start()
             try:
-                psycopg.connect(self.url).close()
-                return
+                return psycopg.connect(self.url).close()
             except psycopg.OperationalError:
                 time.sleep(0.02)
 
     def kill(self) -> None:
         """As a power cut does to its processes: all of them are gone at once."""
         assert self._server is not None
-        os.killpg(self._server.pid, signal.SIGKILL)
-        for child in _in_session(self._server.pid):  # a backend is a session of its own
-            os.kill(child, signal.SIGKILL)
+        everyone = [self._server.pid, *_children(self._server.pid)]  # a backend is no member of its group
+        for pid in everyone:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._server.wait()
+        while any(Path(f"/proc/{pid}").exists() for pid in everyone):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         if self._server is not None and self._server.poll() is None:
@@ -155,7 +161,7 @@ def running_postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_session(parent: int) -> list[int]:
+def _children(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
     return [int(pid) for pid in listed.split()]
 
