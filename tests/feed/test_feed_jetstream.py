@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -123,6 +124,24 @@ def test_a_server_that_was_rebuilt_is_asked_by_time() -> None:
 
     run_virtually(main())
     assert texts(store) == truth(log[20:])
+
+
+def test_a_mad_number_or_time_does_not_end_the_reading() -> None:
+    """It becomes the cursor at worst; the server does not know it, and is asked by time."""
+    log = story(5, 100, v2=True)
+    log[40] = replace(log[40], seq=10**14)
+    mad = next(number for number in range(60, 100) if log[number].kind == "create")
+    log[mad] = replace(log[mad], us=log[mad].us + 10**13)
+    store = PlainStore()
+
+    async def main() -> None:
+        async with FakeJetstream(log, [("cut", 41), ("cut", 30)]) as server:
+            store.cursors["sky"] = str(Place("127.0.0.1:1", log[0].us))
+            feed = await read(server, store, V2, 300)
+            assert feed.status().sources[0].bad_lines >= 1
+
+    run_virtually(main())
+    assert texts(store) == truth([event for event in log if event is not log[mad]])
 
 
 def test_a_refusal_that_only_the_user_can_mend_ends_the_source() -> None:

@@ -33,6 +33,7 @@ PUBLIC = tuple(f"wss://jetstream{n}.us-{side}.bsky.network/subscribe" for side i
 POSTS = "app.bsky.feed.post"
 V2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
 V2_PROTOCOL = "xrpc.v1.json"
+AHEAD_S = 86_400.0  # that a server's clock may be ahead of ours
 REWIND_US = 5_000_000  # on another server than the cursor is of
 LONGEST_FRAME = 4 << 20  # bytes
 BATCH = 500  # events that are there at once go together, up to so many
@@ -131,7 +132,6 @@ class Jetstream:
                 for one in read:
                     if one.seq is not None and had is not None and one.seq <= had:
                         continue
-                    had = one.seq
                     events += one.events
                     place = Place(host, max(one.us, place.us if place is not None else 0), one.seq)
                 if place is not None and read:
@@ -151,6 +151,9 @@ class Jetstream:
                 read = self._reader.v2(frame, now) if v2 else self._reader.v1(frame, now)
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 self.health.bad_line(f"no {error}" if isinstance(error, KeyError) else str(error), now)
+                continue
+            if read.us > (now + AHEAD_S) * 1e6:  # it would become our cursor
+                self.health.bad_line("an event of the future", now)
                 continue
             if read.notice == "FutureCursor" and not self._by_time:
                 raise CursorRefusedError("the server knows nothing of our cursor; it is asked by time")
