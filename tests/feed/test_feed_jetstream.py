@@ -129,13 +129,14 @@ def test_a_server_that_was_rebuilt_is_asked_by_time() -> None:
 def test_a_mad_number_or_time_does_not_end_the_reading() -> None:
     """It becomes the cursor at worst; the server does not know it, and is asked by time."""
     log = story(5, 100, v2=True)
-    log[40] = replace(log[40], seq=10**14)
+    at = next(number for number in range(40, 60) if log[number].kind == "create")
+    log[at] = replace(log[at], seq=10**14)
     mad = next(number for number in range(60, 100) if log[number].kind == "create")
     log[mad] = replace(log[mad], us=log[mad].us + 10**13)
     store = PlainStore()
 
     async def main() -> None:
-        async with FakeJetstream(log, [("cut", 41), ("cut", 30)]) as server:
+        async with FakeJetstream(log, [("cut", at + 1), ("cut", 30)]) as server:
             store.cursors["sky"] = str(Place("127.0.0.1:1", log[0].us))
             feed = await read(server, store, V2, 300)
             assert feed.status().sources[0].bad_lines >= 1
