@@ -67,9 +67,10 @@ def ask(
         answer, posts = (again, more) if again.claims else (answer, posts)
     answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
     if writer is not None and answer.claims:
+        from gigafactory.chat.checkers import open_checker
         from gigafactory.chat.reword import reword
 
-        answer = reword(answer, posts, writer, section, now)
+        answer = reword(answer, posts, writer, section, now, open_checker(section.checker))
         answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
     return answer
 
