@@ -3,9 +3,9 @@
     PYTHONPATH=src python -m bench.wice PATH [--write] [--limits]
 
 PATH is a claim file of WiCE (JSON lines with `label`, `claim`, `evidence`). Nothing is fitted on it: the weights and
-the threshold (0.5) are those that ship. Prints balanced accuracy at that threshold and AUROC with 95 % bootstrap intervals,
-and how often a claim with a number, date or name that the article lacks is truly not supported. --limits also fits the
-same features on PATH itself by 10-fold cross-validation: what they could reach at most, not what the program does.
+the threshold (0.5) are those that ship. Prints balanced accuracy at that threshold and AUROC with 95 % bootstrap
+intervals, and how often a claim with a number, date or name that the article lacks is truly not supported. --limits
+also fits the same features on PATH itself by 10-fold cross-validation: how far such weights reach with its own labels.
 """
 
 from __future__ import annotations

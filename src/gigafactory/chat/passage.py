@@ -12,7 +12,6 @@ from gigafactory.chat.numbers import Quantity, quantities
 from gigafactory.chat.sentences import spans
 from gigafactory.chat.tokens import Token, tokens
 
-
 BEGINNING = 5  # letters
 
 
