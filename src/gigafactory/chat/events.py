@@ -112,8 +112,10 @@ def settle(statements: Sequence[Statement], kind: Kind, most: int) -> Settled:
             continue
         if not conflict(one.slot.value, newest.slot.value, kind) or any(agree(one.slot.value, v, kind) for v in shown):
             continue
-        shown.append(one.slot.value)
-        replaced.append((one, by.get(id(one), newest)))
+        new = by.get(id(one), newest)
+        if one.at < new.at:
+            shown.append(one.slot.value)
+            replaced.append((one, new))
     return Settled((newest, *same), tuple(replaced), doubtful)
 
 
@@ -201,9 +203,11 @@ def _news(standing: Sequence[Statement], fallen: Sequence[tuple[Statement, State
     for one in sorted(plain, key=lambda one: (not one.corrects, -one.at, -one.quality)):
         opposed = next((newer for newer in told if conflict(one.slot.value, newer.slot.value, Kind.NEWS)), None)
         if opposed is not None:
-            replaced.append((one, opposed))
+            if one.at < opposed.at:
+                replaced.append((one, opposed))
         elif len(told) < most and all(_differs(one, other) for other in told):
             told.append(one)
+    replaced = [(old, new) for old, new in replaced if old.at < new.at and not chatty(old.sentence)]
     distinct = {same_words(old.reading): (old, new) for old, new in replaced}
     return Settled(tuple(told), tuple(distinct.values())[:3], doubtful)
 

@@ -88,7 +88,14 @@ def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: 
     post names nothing else."""
     last = asked.terms[phrase[-1]].word
     others = [t.word for i, t in enumerate(asked.terms) if t.name and i not in phrase]
-    if not others or last in others or term.word == last or not all(word in reading.words for word in others):
+    if (
+        not others
+        or last in others
+        or len(last) < 4
+        or not last.isalpha()
+        or term.word == last
+        or not all(word in reading.words for word in others)
+    ):
         return False
     tokens = reading.tokens
     led = [i for i, token in enumerate(tokens) if token.word == last and i and tokens[i - 1].text[0].isupper()]
@@ -198,7 +205,8 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
     shared = FAMILIES.get((after.stem,), frozenset())
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
-    if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
+    other = alone and bound and head is not None and head.stem != after.stem
+    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or not shared):
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
     thing = not shared or bool(shared & KINDS_OF_THINGS)
     if (

@@ -139,7 +139,9 @@ _QUOTES = re.compile(
 # what a "how ..." or "what ..." measures
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bhow many\b", ("count",)),
-    (r"\bhow (?:strong|powerful|big|severe|violent|intense) (?:was|is)\b|\bmagnitude\b|\bregister\b|\bon the (?:richter )?scale\b|\battendance\b|\bcrowd\b", ("count",)),
+    (r"\bhow much more\b|\bby how much\b|\bhow much (?:higher|lower|less)\b", ("percent", "usd", "eur", "gbp", "count")),
+    (r"\bhow (?:strong|powerful|big|severe|violent|intense) (?:was|is)\b|\bmagnitude\b|\bregister\b|\bon the (?:richter )?scale\b", ("magnitude",)),
+    (r"\battendance\b|\bcrowd\b", ("count",)),
     (r"\bhow old\b|\bage of\b", ("count", "month", "day")),
     (r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|costs|fee|fare|budget|salary|revenue|profit|fine|penalty|damages|refund|pay|paid|get back|sold for|worth|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
@@ -251,6 +253,8 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
     for kind, rule in _KINDS:
         if re.search(rule, plain):
             return kind
+    if re.search(r"\w (?:v|vs\.?|versus) \w", plain):
+        return Kind.SCORE
     return Kind.STATE if _STATE.search(plain) else Kind.FACT
 
 

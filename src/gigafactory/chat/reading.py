@@ -50,6 +50,7 @@ _RUMOUR = re.compile(
     r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|reportedly|allegedly|supposedly|purportedly|"
     r"apparently|(?:a )?(?:friend|cousin|neighbou?r|colleague|guy|someone|somebody|my \w+) (?:\w+ ){0,4}?(?:told|says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
     r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) (?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
+    r"so they say|talk is|the talk|(?:the )?buzz is|tipped (?:to|for|as)|linked with|in the frame|front ?runner|scuttlebutt|rumblings?|murmurs?|no idea (?:if|whether)|don'?t know (?:if|whether)|can'?t say (?:if|whether)|(?:dubious|sketchy|anonymous|unnamed)|supposed to be|hearsay|second ?hand|read (?:it )?somewhere|saw somewhere|unchecked|unsourced|no source|source unclear|waiting to hear|i (?:am|was) told|been told|someone heard|guessing|pure speculation|could be true|may be wrong|might be wrong|could be wrong|"
     r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if (?:this is |it's |that's )?true|don't quote me|"
     r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official )?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
     r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|(?:i|we) (?:\w+ )?(?:think|guess|believe|reckon|suspect|bet|doubt|wonder)|"
@@ -68,7 +69,7 @@ _PAST = re.compile(
     r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
     r"last (?:year|season|time|decade|century|term|edition|election|meeting|mission)|"
     r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
-    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|last met|(?:their|the) (?:last|previous) (?:meeting|encounter|clash|visit|one)|reverse fixture|earlier this (?:season|year)|(?:months|a month) ago|long ago|once upon|back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|last met|(?:their|the) (?:last|previous) (?:meeting|encounter|clash|visit|one)|reverse fixture|earlier this (?:season|year)|(?:months|a month) ago|long ago|once upon|back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|historically|history|not the first (?:time|recall|one)|once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|was|were|won|played|held|paid|said|rejected)|(?:the )?time before|before that|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
     r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"

@@ -11,7 +11,7 @@ from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
 from gigafactory.chat.question import LIGHT, Asked, Kind
-from gigafactory.chat.reading import Sentence
+from gigafactory.chat.reading import Sentence, takes_back
 from gigafactory.chat.tokens import Token, fold
 
 Value = tuple[str, ...]
@@ -45,6 +45,9 @@ _SPEECH = re.compile(
     r"\b(?:said|says|say|saying|told|tells|according to|announced|declared|words of|added|explained|stated|insisted|warned|promised|"
     r"claimed|remarked|argued|replied|answered|put it|as quoted|quoted?|spoke|speaking|commented|in the words)\b|\w:|[-–—]"
 )
+_SHIFTED = frozenset(("up", "down", "revised", "corrected", "changed", "cut", "raised", "lowered", "amended"))
+_OLD = frozenset(("previous", "initial", "original", "old", "former", "outdated"))
+_GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
 _COINS = frozenset(
     "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
 )
@@ -177,7 +180,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
     """Does the sentence take token i back: "not 12", "earlier: 12", "from 12 to 14", "we said 12"?"""
     before = [token.word for token in words[max(0, i - 5) : i] if token.kind in ("word", "symbol")]
     for back, word in enumerate(reversed(before)):
-        if word in (".", ";", "!", "?", ":"):
+        if word in (".", ";", "!", "?", ":", "but"):
             return False
         if word == "," and back:
             return False
@@ -188,6 +191,10 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
                 if not tail or back <= 2
                 else False
             )
+        if word == "from" and back <= 1 and len(before) > back + 1 and before[-back - 2] in _SHIFTED:
+            return True
+        if word in _OLD and back <= 2:
+            return True
         if word == "from" and back <= 1:
             return any(token.word == "to" for token in words[i + 1 : i + 6])
         if (
@@ -289,7 +296,7 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         distance = min((abs(i - j) for i in covered for j in (first, last)), default=99)
         found.append((distance + (20 if whole else 0), first, tuple(sorted(name))))
     spoken = [i for i in covered if i and words[i - 1].word in ("i", "we") and words[i - 1].text in ("I", "We", "we")]
-    if spoken and sentence.author:
+    if spoken and sentence.author and not asked.quotes and not takes_back(sentence.text):
         return Slot((fold(sentence.author),), 1.0)  # "I moved the fare cap": its author did
     if not found or (asked.quotes and not _SPEECH.search(fold(sentence.text))):
         return None
@@ -384,7 +391,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
     best: tuple[float, Value] | None = None
     former: list[Value] = []
     said = concepts_in(words) if asked.unit else {}
-    strength_asked = not asked.unit and asked.measure <= {"count"}
+    strength_asked = not asked.unit and asked.measure <= {"count", "magnitude"}
     quake = strength_asked and {"quake", "magnitude"} & {concept for term in asked.terms for concept in term.concepts}
     glued = _MAGNITUDE.search(sentence.text) if quake else None
     if glued:
@@ -414,21 +421,25 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         distance = min((_between(i, quantity) for i in covered), default=99)
         counted = False
         if asked.unit:
-            behind = range(quantity.last + 1, min(len(words), quantity.last + 4))
+            behind = range(quantity.last + 1, min(len(words), quantity.last + 7))
             counted = any(words[i].stem in asked.unit for i in behind) or any(
                 f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
             )
             counted = counted or words[quantity.last].stem in asked.unit
-        noun = words[quantity.last + 1] if quantity.last + 1 < len(words) else None
-        of_other = (asked.unit or asked.measure == {"count"}) and not counted and (
+        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not _capital(token)), None)
+        noun_at = words.index(noun) if noun is not None else -1
+        of_other = (asked.unit or (asked.measure and asked.measure <= {"count", "magnitude"})) and not counted and (
             quantity.kind != "count"
-            or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
+            or (noun is not None and noun.kind == "word" and noun.word not in STOP and noun_at not in covered)
         )  # fmt: skip
+        generic = noun is not None and bool(_GENERIC & concepts_of(noun.stem))
+        if "magnitude" in asked.measure and not (0 < quantity.values[0] <= 10 and not (of_other and not counted)):
+            continue
         alone = sum(1 for other in sentence.quantities if other.kind == quantity.kind) - len(former) == 1
         strength = (
             1.0
             if counted
-            else 0.5
+            else (0.7 if generic else 0.5)
             if of_other
             else 0.9
             if distance <= 3
@@ -436,7 +447,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             if distance <= NEAR
             else (0.7 if alone and covered else 0.4)
         )
-        if quantity.kind in asked.measure and asked.measure != {"count"}:
+        if quantity.kind in asked.measure and not asked.measure <= {"count", "magnitude"}:
             strength = min(1.0, strength + 0.2)
         if best is None or strength > best[0]:
             best = (strength, value)
@@ -451,10 +462,12 @@ def _between(i: int, quantity: Quantity) -> int:
 
 
 def _measures(quantity: Quantity, asked: Asked, words: Sequence[Token]) -> bool:
+    if quantity.kind == "pair":
+        return "vote" in asked.unit or "~vote" in asked.unit
     if not asked.measure:
-        return quantity.kind != "pair"
-    if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
-        return False
+        return True
+    if "magnitude" in asked.measure:
+        return quantity.kind == "count"
     if asked.measure & _MONEY and quantity.kind == "count":
         after = words[quantity.last + 1].word if quantity.last + 1 < len(words) else ""
         return after in _COINS or after.rstrip("s") in _COINS

@@ -83,6 +83,8 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
     news = asked.kind is Kind.NEWS
     if asked.quotes and asked.kind is not Kind.AUTHOR and not quotes_it(reading, asked):
         return None
+    # words of another language say little of which words are meant; an amount of money says by itself what it is
+    loose = bool(asked.names) and (reading.foreign or "usd" in asked.measure)
     for number, sentence in enumerate(reading.sentences):
         probe = sentence
         if asked.quotes:
@@ -90,9 +92,10 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
                 continue
             probe = Sentence(sentence.own, sentence.written_at, sentence.author)
         covered = cover(probe, reading, asked, ranked.parents)
-        if covered.clash or covered.share < least:
+        if covered.clash or (covered.share < least and not loose):
             continue
-        if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE) and not asked.quotes:
+        free = asked.kind in (Kind.NEWS, Kind.SCORE) or bool(asked.quotes) or loose
+        if plain and not covered.said and not free:
             continue
         if former and len(reading.sentences) > 1 and takes_back(sentence.text) and not _own_new(sentence):
             continue
@@ -118,7 +121,7 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
         if covered.predicate == Said.NOWHERE and asked.unit and value.strength < 1.0:
             continue
         if covered.predicate == Said.NOWHERE and not asked.quotes and not news:
-            if asked.kind in (Kind.WHO, Kind.WHY):
+            if asked.kind in (Kind.WHO, Kind.WHY) and not reading.foreign:
                 continue
             fit *= 0.65
         share = 0.5 + 0.5 * covered.share if news else covered.share
