@@ -22,6 +22,9 @@ PAST, AHEAD = words("past"), words("ahead")
 BEFORE_MAY = frozenset(("in", "last", "next", "since", "until", "by", "of", "early", "late", "mid"))  # the month
 
 
+BEGIN = frozenset(("last", "next", "this", "noon", "midday", "midnight")).union(MONTHS, WEEKDAYS, DAY_WORDS, DIGITS)
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A date, a part of one, or a time of day.
@@ -51,6 +54,9 @@ def moments(tokens: Sequence[Token], written_at: float | None) -> tuple[Moment, 
     found: list[Moment] = []
     i = 0
     while i < len(tokens):
+        if tokens[i].kind != "number" and tokens[i].word not in BEGIN:
+            i += 1
+            continue
         moment = _time(tokens, i) or _iso(tokens, i) or _dated(tokens, i, now) or _relative(tokens, i, now)
         moment = moment or _year(tokens, i)
         if moment:

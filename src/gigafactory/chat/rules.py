@@ -129,8 +129,8 @@ def _context(sentence: Sentence, item: Quantity | Moment) -> dict[str, float]:
     nearer to no other number or date."""
     found: dict[str, float] = {}
     row = sentence.tokens
-    others: list[Quantity | Moment] = [q for q in sentence.quantities if q != item]
-    others += [m for m in sentence.moments if m != item]
+    others: list[Quantity | Moment] = [q for q in sentence.quantities if q is not item]
+    others += [m for m in sentence.moments if m is not item]
     for i in range(max(0, item.first - CONTEXT), min(len(row), item.last + CONTEXT + 1)):
         token = row[i]
         if item.first <= i <= item.last or token.kind not in ("word", "handle"):
