@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -93,9 +94,7 @@ def deletions(address: str, store: Store, folder: Path, now: float) -> tuple[lis
             assert made["grounded"], made
             began = time.perf_counter()
             store.apply([Delete("bench", post.id, now)])
-            while (
-                "is closed today" in client.get(f"/v1/responses/{made['id']}").json()["output"][0]["content"][0]["text"]
-            ):
+            while "is closed today" in client.get(f"/v1/answers/{made['answer_id']}").json()["text"]:
                 time.sleep(0.01)
             shown.append(time.perf_counter() - began)
             store.purge()  # the feed's runner does that every purge_s / 2; here only the answers' own delay counts
@@ -105,16 +104,17 @@ def deletions(address: str, store: Store, folder: Path, now: float) -> tuple[lis
     return shown, gone
 
 
-def cold_starts() -> list[float]:
-    """Seconds of `gigafactory ask` over the shipped posts, from nothing."""
-    took = []
+def cold_starts() -> tuple[list[float], float]:
+    """Seconds of `gigafactory ask` over the shipped posts, from nothing; and seconds of a processor for one."""
+    took, before = [], resource.getrusage(resource.RUSAGE_CHILDREN)
     for _ in range(COLD_STARTS):
         began = time.perf_counter()
         command = [sys.executable, "-m", "gigafactory.cli.main", "ask", "When does Saltmarsh Bridge reopen?", "--json"]
         said = subprocess.run(command, capture_output=True, check=True).stdout
         assert json.loads(said)["grounded"]
         took.append(time.perf_counter() - began)
-    return took
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took, (after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime) / COLD_STARTS
 
 
 def quantile(values: list[float], share: float) -> float:
@@ -144,7 +144,7 @@ def main() -> None:
             shown, gone = deletions(address, store, folder, now)
         service.saved.close()
         store.close()
-    cold = cold_starts()
+    cold, cold_cpu_s = cold_starts()
     found = {
         "posts": store_posts(feed),
         "questions": len(bodies),
@@ -156,10 +156,11 @@ def main() -> None:
         "deleted_from_files_max_s": max(gone),
         "ask_cold_p50_s": statistics.median(cold),
         "ask_cold_max_s": max(cold),
+        "ask_cold_cpu_s": cold_cpu_s,
     }
     for measure, value in found.items():
         print(f"{measure:30} {value:12,.3f}" if isinstance(value, float) else f"{measure:30} {value:12,}")
-    write_results("chat", {"machine": machine_facts(), "measures": found})
+    print(f"written to {write_results('chat', {'machine': machine_facts(), 'measures': found})}")
 
 
 def store_posts(feed: list[Any]) -> int:
