@@ -130,7 +130,23 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             best = Statement(
                 reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
             )
-    return best
+    return None if best is None else replace(best, others=_others(best, asked))
+
+
+def _others(statement: Statement, asked: Asked) -> tuple[Value, ...]:
+    """Values of the kind that is asked for elsewhere in the post."""
+    value = statement.slot.value
+    found: list[Value] = []
+    if asked.kind is Kind.NUMBER and value:
+        for sentence in statement.reading.sentences:
+            found += [
+                (one.kind, *(f"{x:.10g}" for x in one.values)) for one in sentence.quantities if one.kind == value[0]
+            ]
+    elif asked.kind is Kind.SCORE:
+        for sentence in statement.reading.sentences:
+            pairs = [one.values for one in sentence.quantities if one.kind == "pair" and len(one.values) == 2]
+            found += [tuple(f"{x:.10g}" for x in values) for values in pairs]
+    return tuple(one for one in dict.fromkeys(found) if one != value)
 
 
 def quotes_it(reading: Reading, asked: Asked) -> bool:
