@@ -106,40 +106,40 @@ class Jetstream:
         """One connection, until it raises why it is over."""
         host, v2 = urlsplit(url).netloc, _is_v2(url)
         place = self._place
+        address = f"{url}?{_query(v2, self._dids, _cursor(place, host, v2, self._by_time))}"
+        protocol = V2_PROTOCOL if v2 else None
         try:
-            connection = await open_socket(
-                f"{url}?{_query(v2, self._dids, _cursor(place, host, v2, self._by_time))}",
-                subprotocol=V2_PROTOCOL if v2 else None,
-                largest_bytes=LONGEST_FRAME,
-                queued=BATCH,
-            )
+            async with open_socket(
+                address, subprotocol=protocol, largest_bytes=LONGEST_FRAME, queued=BATCH
+            ) as connection:
+                await self._listen(connection, host, v2, emit)
         except InvalidStatus as error:
             if b"CursorTooOld" in (error.response.body or b"") and not self._by_time:
                 raise CursorRefusedError("events were missed: the server no longer keeps what followed ours") from None
             raise
-        async with connection:
-            self.health.connected = True
-            if place is None or place.host != host:
-                place = None
-            had = place.seq if place is not None and not self._by_time else None  # it is sent once more
-            while True:
-                # everybody is never silent; single authors may be, and pings tell whether the connection lives
-                async with asyncio.timeout(None if self._dids else SILENCE_S):
-                    frames = [await connection.recv(decode=False)]
-                frames += await _at_once(connection)
-                read, over = self._understood(frames, v2)
-                events: list[Event] = []
-                for one in read:
-                    if one.seq is not None and had is not None and one.seq <= had:
-                        continue
-                    events += one.events
-                    place = Place(host, max(one.us, place.us if place is not None else 0), one.seq)
-                if place is not None and read:
-                    await emit(Batch(tuple(events), str(place)))
-                    self._place, self._by_time = place, False
-                    self.health.posts += sum(isinstance(event, Post) for event in events)
-                if over:
-                    raise ConnectionResetError(over)
+
+    async def _listen(self, connection: ClientConnection, host: str, v2: bool, emit: Emit) -> None:
+        place = self._place if self._place is not None and self._place.host == host else None
+        self.health.connected = True
+        had = place.seq if place is not None and not self._by_time else None  # it is sent once more
+        while True:
+            # everybody is never silent; single authors may be, and pings tell whether the connection lives
+            async with asyncio.timeout(None if self._dids else SILENCE_S):
+                frames = [await connection.recv(decode=False)]
+            frames += await _at_once(connection)
+            read, over = self._understood(frames, v2)
+            events: list[Event] = []
+            for one in read:
+                if one.seq is not None and had is not None and one.seq <= had:
+                    continue
+                events += one.events
+                place = Place(host, max(one.us, place.us if place is not None else 0), one.seq)
+            if place is not None and read:
+                await emit(Batch(tuple(events), str(place)))
+                self._place, self._by_time = place, False
+                self.health.posts += sum(isinstance(event, Post) for event in events)
+            if over:
+                raise ConnectionResetError(over)
 
     def _understood(self, frames: Sequence[bytes], v2: bool) -> tuple[list[Read], str]:
         """What these frames say; and why the server ends the stream, if it does."""

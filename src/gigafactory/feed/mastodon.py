@@ -164,9 +164,7 @@ class Mastodon:
         self, web: httpx.AsyncClient, base: str, channels: Sequence[Channel]
     ) -> AsyncGenerator[list[Message], None]:
         headers = {"Authorization": f"Bearer {self._token}"}
-        async with await open_socket(
-            f"ws{base}/api/v1/streaming", headers=headers, largest_bytes=LARGEST_MESSAGE
-        ) as socket:
+        async with open_socket(f"ws{base}/api/v1/streaming", headers=headers, largest_bytes=LARGEST_MESSAGE) as socket:
             for channel in channels:
                 await socket.send(json.dumps({"type": "subscribe", **channel.wanted}))
             self.health.connected = True

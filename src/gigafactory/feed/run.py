@@ -202,8 +202,9 @@ class Feed:
                 await self._real.sleep(STATUS_S)
 
     async def _write(self, stop: asyncio.Event) -> None:
-        """Commits at once what comes after a pause, and then every commit_s, until closed and empty."""
-        commit_s = self._section.store.commit_s
+        """Commits at once what comes after a pause, and then twice in commit_s, so that a post that waits for the next
+        commit and its end is searchable within it; until closed and empty."""
+        commit_s = self._section.store.commit_s / 2
         began = -commit_s
         loop = asyncio.get_running_loop()
         while True:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 from websockets import Subprotocol
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.frames import CloseCode
 
 from gigafactory import __version__
 
@@ -20,6 +22,7 @@ class _ConnectOnce(connect):
         return exc
 
 
+@asynccontextmanager
 async def open_socket(
     url: str,
     *,
@@ -27,9 +30,10 @@ async def open_socket(
     subprotocol: str | None = None,
     largest_bytes: int,
     queued: int = 16,
-) -> ClientConnection:
-    """Raises OSError, TimeoutError or a WebSocketException. largest_bytes: of a frame. queued: frames that wait."""
-    return await _ConnectOnce(
+) -> AsyncIterator[ClientConnection]:
+    """Raises OSError, TimeoutError or a WebSocketException when it is entered. largest_bytes: of a frame. queued: frames
+    that wait."""
+    connection = await _ConnectOnce(
         url,
         additional_headers=headers,
         subprotocols=[Subprotocol(subprotocol)] if subprotocol else None,
@@ -42,3 +46,7 @@ async def open_socket(
         max_queue=queued,
         user_agent_header=f"gigafactory/{__version__}",
     )
+    try:
+        yield connection
+    finally:
+        await connection.close(CloseCode.GOING_AWAY)
