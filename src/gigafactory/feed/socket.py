@@ -31,8 +31,9 @@ async def open_socket(
     largest_bytes: int,
     queued: int = 16,
 ) -> AsyncIterator[ClientConnection]:
-    """Raises OSError, TimeoutError or a WebSocketException when it is entered. largest_bytes: of a frame. queued: frames
-    that wait."""
+    """Raises OSError, TimeoutError or a WebSocketException when it is entered.
+
+    largest_bytes: of a frame. queued: frames that wait."""
     connection = await _ConnectOnce(
         url,
         additional_headers=headers,
