@@ -14,16 +14,16 @@ from gigafactory.chat.question import LIGHT, Asked, Kind, Term
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 
-
 _DATE_WORD = re.compile(
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september|october|"
     r"november|december|utc|gmt|today|tomorrow|yesterday|tonight"
 )
 
 
-_PART_OF_NAME = frozenset(
-    "great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova".split()
-)
+_PART_OF_NAME_WORDS = """
+great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova
+"""
+_PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
 _RETURNS = frozenset(("open", "restore", "close"))

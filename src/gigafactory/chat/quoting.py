@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from gigafactory.chat.answer import Answer, Citation, Claim, Verdict
 from gigafactory.chat.events import Statement
+from gigafactory.chat.question import quotes_in
 from gigafactory.chat.reading import Reading
 from gigafactory.chat.retrieve import Gathered, same_words
-from gigafactory.chat.question import quotes_in
 from gigafactory.chat.slots import Slot
 from gigafactory.chat.statements import quotes_it, within
 from gigafactory.chat.verify import verify_all

@@ -39,18 +39,22 @@ _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospi
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
 _AYES = re.compile(
-    r"\b(\d+)(?: \w+)? (?:for|in favou?r|ayes?|yes|yeas?|backed|voted for|supported)\b[^.\d]{0,30}\b(\d+)(?: \w+)? (?:against|noes|nays?|no|opposed|voted against)\b"
+    r"\b(\d+)(?: \w+)? (?:for|in favou?r|ayes?|yes|yeas?|backed|voted for|supported)\b[^.\d]{0,30}\b(\d+)(?: "
+    r"\w+)? (?:against|noes|nays?|no|opposed|voted against)\b"
 )
 _SPEECH = re.compile(
-    r"\b(?:said|says|say|saying|told|tells|according to|announced|declared|words of|added|explained|stated|insisted|warned|promised|"
-    r"claimed|remarked|argued|replied|answered|put it|as quoted|quoted?|spoke|speaking|commented|in the words)\b|\w:|[-–—]"
+    r"\b(?:said|says|say|saying|told|tells|according to|announced|declared|words of|added|explained|stated|"
+    r"insisted|warned|promised|"
+    r"claimed|remarked|argued|replied|answered|put it|as quoted|quoted?|spoke|speaking|commented|in the words)\b|"
+    r"\w:|[-–—]"
 )
 _SHIFTED = frozenset(("up", "down", "revised", "corrected", "changed", "cut", "raised", "lowered", "amended"))
 _OLD = frozenset(("previous", "initial", "original", "old", "former", "outdated"))
 _GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
-_COINS = frozenset(
-    "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
-)
+_COINS_WORDS = """
+crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit
+"""
+_COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
 _LINKS_WORDS = """
 of the de la van von der den bin al el du di da and & -
@@ -62,9 +66,12 @@ within aboard via
 """
 _PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
-    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
-    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
-    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
+    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|"
+    r"yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
+    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|"
+    r"did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
+    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|"
+    r"leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
@@ -77,7 +84,9 @@ not from instead than earlier previously initially originally formerly was were 
 """
 _FORMER = frozenset(_FORMER_WORDS.split())
 _SOON = re.compile(
-    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|moments ago)\b"
+    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
+    r"days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|"
+    r"moments ago)\b"
 )
 
 
