@@ -124,8 +124,8 @@ def _base(
         only = (asked.speaker,)
     if asked.window.since is not None and asked.window.since >= until:
         return None
-    return Query(since=asked.window.since, until=until, authors=only,
-                 not_authors=tuple(author.removeprefix("@") for author in not_authors), sources=tuple(sources))  # fmt: skip
+    others = tuple(author.removeprefix("@") for author in not_authors)
+    return Query(since=asked.window.since, until=until, authors=only, not_authors=others, sources=tuple(sources))
 
 
 def _blank(store: Store, now: float, asked: Asked) -> Answer:

@@ -19,7 +19,8 @@ CLOSE = 0.72  # of the best quality: statements below are of something else
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A sentence that gives what is asked. at: when it was first written, in Unix seconds (of the original, where the
-    post is a copy). others: values of the same kind elsewhere in its post. quality: how well it fits the question, 0 to 1. doubt: why it is no fact, "" if it is one."""
+    post is a copy). others: values of the same kind elsewhere in its post. quality: how well it fits the question, 0 to
+    1. doubt: why it is no fact, "" if it is one."""
 
     reading: Reading
     sentence: Sentence
@@ -149,9 +150,9 @@ def _unworded(facts: Sequence[Statement], kind: Kind) -> list[Statement]:
         ]
         value, others = one.slot.value, [other for other in one.others if not agree(other, one.slot.value, kind)]
         old = [other for other in others if any(agree(other, earlier, kind) for earlier in before)]
-        if others and not old and len(others) == 1 and value and any(agree(value, earlier, kind) for earlier in before):
-            if not any(agree(others[0], earlier, kind) for earlier in before) and not one.slot.former:
-                old, value = [value], others[0]  # "we had 5.8, it is 5.6": the new one is the other
+        said = bool(value) and any(agree(value, earlier, kind) for earlier in before)
+        if said and not old and len(others) == 1 and not one.slot.former:
+            old, value = [value], others[0]  # "we had 5.8, it is 5.6": the new one is the other
         if old:
             one = replace(
                 one, slot=replace(one.slot, value=value, former=tuple(dict.fromkeys((*one.slot.former, *old))))

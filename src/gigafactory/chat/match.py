@@ -191,8 +191,8 @@ def _beside(reading: Reading, asked: Asked) -> float:
 
 
 def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool) -> float:
-    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it; bound:
-    the first of them, `head`, stands right behind it."""
+    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it.
+    bound: the first of them, `head`, stands right behind it."""
     after = _joined(tokens, place)
     alone = True
     for term in later:
@@ -251,8 +251,8 @@ class Said(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Cover:
     """share: weight of the question's other words that are said, 0 to 1. said: how many of them. places: tokens of the
-    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's). predicate: its first word of weight,
-    which mostly tells what is asked."""
+    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's).
+    predicate: where the question's first word of weight is said, which mostly tells what is asked."""
 
     share: float
     said: int

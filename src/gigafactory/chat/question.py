@@ -52,8 +52,9 @@ class Term:
 class Asked:
     """terms: in the order of the question, each once. phrases: names of several words, as indices of terms. measure:
     what a quantity must measure, of numbers.Quantity.kind, "" for any. unit: stems of the noun that is counted.
-    quotes: quoted words. speaker: handle or name whose words are asked ("what did X say"), or "". latest: the newest
-    state is asked ("now", "latest"). runs: terms that stand side by side. ahead: a day to come is named. point: one moment was asked; the window ends with it."""
+    quotes: quoted words. handles: accounts that are named. speaker: handle whose words are asked ("what did @x say").
+    point: one moment was asked; the window ends with it. cased: its capitals tell names. runs: terms that stand side by
+    side. ahead: a day to come is named."""
 
     text: str
     kind: Kind
@@ -155,16 +156,20 @@ _STATE = re.compile(
 _OTHER_LANGUAGES: tuple[tuple[Kind, str], ...] = (
     (Kind.WHO, r"^\W*(?:quien|quienes|qui|wer|wen|wem|quem|chi|wie is|wie heeft|kto|vem)\b|誰|だれ|谁|누가|누구"),
     (Kind.NUMBER,
-        r"^\W*(?:cuant[oa]s?|combien|wie ?viele?|quant[oiae]s?|hoeveel|ile|hur manga)\b|何人|いくつ|いくら|何件|何台|何回|何個|多少|"
+        r"^\W*(?:cuant[oa]s?|combien|wie ?viele?|quant[oiae]s?|hoeveel|ile|hur manga)\b|何人|いくつ|"
+        r"いくら|何件|何台|何回|何個|多少|"
         r"几[个人次]|몇|얼마"),
     (Kind.WHEN,
-        r"^\W*(?:cuando|quand|wann|quando|wanneer|kiedy|nar)\b|\ba que hora\b|\bum wie viel uhr\b|いつ|何時|何日|什么时候|"
+        r"^\W*(?:cuando|quand|wann|quando|wanneer|kiedy|nar)\b|\ba que hora\b|\bum wie viel uhr\b|"
+        r"いつ|何時|何日|什么时候|"
         r"什麼時候|何时|几点|언제"),
     (Kind.WHERE, r"^\W*(?:donde|ou|wo|onde|dove|waar|gdzie|var)\b|どこ|哪里|哪裡|哪儿|何处|在哪|어디"),
-    (Kind.WHY, r"^\W*(?:por que|pourquoi|warum|wieso|weshalb|perche|waarom|dlaczego|varfor)\b|なぜ|どうして|为什么|為什麼|왜"),
+    (Kind.WHY, r"^\W*(?:por que|pourquoi|warum|wieso|weshalb|"
+    r"perche|waarom|dlaczego|varfor)\b|なぜ|どうして|为什么|為什麼|왜"),
     (Kind.NEWS,
         r"\b(?:que paso|que ha pasado|que ocurrio|que s'est-il passe|qu'est-il arrive|was ist passiert|was ist "
-        r"(?:\w+ )*passiert|o que aconteceu|cosa e successo|wat is er gebeurd)\b|何が起き|何があった|どうなった|发生了什么|發生了什麼|怎么了|"
+        r"(?:\w+ )*passiert|o que aconteceu|cosa e successo|wat is er gebeurd)\b|何が起き|何があった|"
+        r"どうなった|发生了什么|發生了什麼|怎么了|"
         r"怎麼了|무슨 일"),
 )  # fmt: skip
 _SAID = re.compile(
@@ -203,7 +208,9 @@ _QUOTES = re.compile(
 _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\bhow many\b", ("count",)),
     (
-        r"\bhow much more\b|\bby how much\b|\bhow much (?:higher|lower|less)\b", ("percent", "usd", "eur", "gbp", "count")),
+        r"\bhow much more\b|\bby how much\b|\bhow much (?:higher|lower|less)\b",
+        ("percent", "usd", "eur", "gbp", "count"),
+    ),
     (
         r"\bhow (?:strong|powerful|big|severe|violent|intense) (?:was|is)\b|\bmagnitude\b|\bregister\b|\bon the "
         r"(?:richter )?scale\b", ("magnitude",)),
@@ -216,7 +223,9 @@ _MEASURES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (
         r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|queue|trail|"
-        r"pipeline|runway|ship|vessel)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b", ("m",)),
+        r"pipeline|runway|ship|vessel)\b|\bhow (?:far|tall|high|deep|wide)\b|\b(?:distance|height|depth|length)\b",
+        ("m",),
+    ),
     (r"\bhow long (?:is|was|are|were) (?:the|this|that|its)\b", ("m", "s", "day", "month")),
     (r"\bhow long\b|\bduration\b", ("s", "day", "month")),
     (r"\bhow fast\b|\bspeed\b", ("m/s",)),
@@ -230,13 +239,13 @@ whether if
 """
 _QUESTION_WORDS = frozenset(_QUESTION_WORDS_WORDS.split())
 _FLUFF_WORDS = """
-anybody nobody noone v vs versus please tell know give show find ask question anyone somebody someone everyone anything something thing things much
-many lot exact exactly current currently latest now recent recently new news update updates happen happened happening
-going far yet already so just actually really right moment today get got s what's who's official officially say said
-says saying post posts posted tweet tweets tweeted wrote write people's hear heard report reported reports reportedly
-according name called know known far long often tall high fast big large old hot cold heavy strong deep wide change
-changed changes summary summarise summarize day time date hour kind type number total amount figure likely make made
-take took use used there here like also still since about last first
+anybody nobody noone v vs versus please tell know give show find ask question anyone somebody someone everyone
+anything something thing things much many lot exact exactly current currently latest now recent recently new news
+update updates happen happened happening going far yet already so just actually really right moment today get got s
+what's who's official officially say said says saying post posts posted tweet tweets tweeted wrote write people's hear
+heard report reported reports reportedly according name called know known far long often tall high fast big large old
+hot cold heavy strong deep wide change changed changes summary summarise summarize day time date hour kind type number
+total amount figure likely make made take took use used there here like also still since about last first
 """
 _FLUFF = frozenset(_FLUFF_WORDS.split())
 # they say how it is asked more than what: alone they make no post an answer

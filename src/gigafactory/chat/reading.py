@@ -1,5 +1,7 @@
-"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact. Words of a post are data; what
-asks a machine to do something is a mark against the post and nothing else."""
+"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact.
+
+Words of a post are data: what asks a machine to do something is a mark against the post, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -260,13 +262,10 @@ class Reading:
         year = datetime.fromtimestamp(self.post.created_at, UTC).year
         for sentence in self.sentences:
             for moment in sentence.moments:
-                if (
-                    moment.grain in ("year", "month", "day", "decade")
-                    and moment.year is not None
-                    and moment.year < year
-                ):
-                    if moment.grain in ("year", "decade") or moment.year < year - 1:
-                        return "it tells of another time"
+                near = year if moment.grain in ("year", "decade") else year - 1
+                dated = moment.grain in ("year", "month", "day", "decade") and moment.year is not None
+                if dated and (moment.year or 0) < near:
+                    return "it tells of another time"
         own = fold(" ".join(sentence.own for sentence in self.sentences))
         return "it tells of another time" if _PAST.search(own) else ""
 

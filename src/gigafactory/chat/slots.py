@@ -21,18 +21,18 @@ compared."""
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
 _STARTS_WORDS = """
-edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert latest live statement today
-yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing watch photo video thread
-exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no not ok okay final full
-half ft ht result results local officials police residents people workers passengers crews fans voters customers
-meanwhile finally sadly rt via source sources statement reminder recap please total according following despite after
-before during while when since with without only about over under more less all some both first second third next last
-everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed thu fri sat sun monday tuesday
-wednesday thursday friday saturday sunday january february march april may june july august september october november
-december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club city council government mayor
-president chair chief director minister ceo coach captain manager there here it its this that these those he she they
-we you i our his her their my the a an and but so in on at by for from to of as is was are were be has have had will
-would
+edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert
+latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
+watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
+not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
+voters customers meanwhile finally sadly rt via source sources statement reminder recap please total according
+following despite after before during while when since with without only about over under more less all some both
+first second third next last everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed
+thu fri sat sun monday tuesday wednesday thursday friday saturday sunday january february march april may june july
+august september october november december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club
+city council government mayor president chair chief director minister ceo coach captain manager there here it its this
+that these those he she they we you i our his her their my the a an and but so in on at by for from to of as is was
+are were be has have had will would
 """
 _STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
@@ -54,6 +54,10 @@ _GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
 _COINS_WORDS = """
 crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit
 """
+_TAKES_BACK = frozenset(
+    ("was wrong", "is wrong", "was incorrect", "as we", "as i", "as previously", "as first", "as earlier",
+     "as initially", "as originally", "as reported")
+)  # fmt: skip
 _COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
 _LINKS_WORDS = """
@@ -134,7 +138,7 @@ def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
 
 
 def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
-    """All that a sentence tells which could be otherwise: states, quantities, dates and names beside those in `mine`."""
+    """All that a sentence tells which could be otherwise: states, quantities, dates, and names that are not `mine`."""
     words = sentence.tokens
     told = [f"state {one}" for one in state(sentence)]
     for quantity in sentence.quantities:
@@ -167,14 +171,15 @@ def state(sentence: Sentence) -> Value:
 
 def exclude(one: Value, other: Value) -> bool:
     """Can two states of the same thing not hold at once?"""
-    for a in one:
-        for b in other:
-            (line, column), (line_b, column_b) = a.split("+"), b.split("+")
-            if line == line_b and column != column_b and not (
-                column.startswith("not ") and column_b.startswith("not ")
-            ) and (column.removeprefix("not ") == column_b.removeprefix("not ") or not (column + column_b).count("not")):  # fmt: skip
-                return True
-    return False
+    return any(_opposed(*a.split("+"), *b.split("+")) for a in one for b in other)
+
+
+def _opposed(line: str, column: str, line_b: str, column_b: str) -> bool:
+    """ "not 0" and 0 exclude each other, and so do 0 and 1; "not 0" and 1 do not."""
+    if line != line_b or column == column_b:
+        return False
+    negated = column.startswith("not "), column_b.startswith("not ")
+    return not any(negated) or (not all(negated) and column.removeprefix("not ") == column_b.removeprefix("not "))
 
 
 def _content(sentence: Sentence, asked: Asked) -> Value:
@@ -214,7 +219,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
         ):
             return True
     after = [token.word for token in words[i + 1 : i + 5]]
-    return after[:2] in (["was", "wrong"], ["is", "wrong"], ["was", "incorrect"], ["as", "we"], ["as", "previously"], ["as", "first"], ["as", "earlier"], ["as", "initially"], ["as", "originally"], ["as", "i"], ["as", "reported"])  # fmt: skip
+    return " ".join(after[:2]) in _TAKES_BACK
 
 
 def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
@@ -359,9 +364,7 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
         if j >= len(words) or j in sentence.taken or words[j].kind not in ("word", "number"):
             continue
         end = j
-        while end + 1 < len(words) and words[end + 1].kind in ("word", "number") and words[end + 1].start - words[end].end <= 1 and (
-            _capital(words[end + 1]) or (not _capital(words[j]) and words[end + 1].word not in STOP and end - j < 3)
-        ):  # fmt: skip
+        while end + 1 < len(words) and _goes_on(words, j, end):
             end += 1
         place = tuple(words[k].word for k in range(j, end + 1))
         if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP:
@@ -392,6 +395,14 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
     if best is None or best[0] < 0.6:
         return None
     return Slot(best[1], best[0], tuple(former))
+
+
+def _goes_on(words: Sequence[Token], first: int, last: int) -> bool:
+    """Is the word behind `last` part of the place that begins at `first`: "Kettle Point", "car park"?"""
+    after = words[last + 1]
+    if after.kind not in ("word", "number") or after.start - words[last].end > 1:
+        return False
+    return _capital(after) or (not _capital(words[first]) and after.word not in STOP and last - first < 3)
 
 
 def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
