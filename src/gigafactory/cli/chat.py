@@ -186,7 +186,7 @@ def _serve(service: Service, feed: Feed | None, keys: tuple[str, ...], open_page
         try:
             await asyncio.wait({serving} | ({reading} if reading else set()), return_when=asyncio.FIRST_COMPLETED)
             if reading is not None and reading.done() and not stop.is_set():
-                reading.result()  # every source has failed: say so; what is stored may still be asked
+                reading.result()  # every source has failed, for good: say which and why
             await serving
         finally:
             stop.set()
