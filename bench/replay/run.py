@@ -109,6 +109,11 @@ def main() -> int:
     parser.add_argument("--save", action="store_true", help="write bench/results/replay-CHIP.json")
     parser.add_argument("--export", type=Path, metavar="FILE", help="only write the posts of the first seed (JSONL)")
     arguments = parser.parse_args()
+    for name, least in (("posts", 100), ("questions", 1)):
+        if getattr(arguments, name) < least:
+            parser.error(f"--{name}: must be at least {least}, got {getattr(arguments, name)}")
+    if min(arguments.seeds) < 0:
+        parser.error(f"--seeds: must not be negative, got {min(arguments.seeds)}")
     if arguments.export:
         export(build(arguments.seeds[0], arguments.posts), arguments.export)
         return 0

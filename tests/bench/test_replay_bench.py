@@ -258,6 +258,10 @@ def test_the_command_prints_the_table_and_says_whether_the_goals_are_reached(
     assert run.main() == 1
     assert "NOT REACHED" in (out := capsys.readouterr().out)
     assert "said: " in out
+    for wrong in (["--posts", "5"], ["--questions", "0"], ["--seeds", "-1"]):
+        monkeypatch.setattr(sys, "argv", [*command, *wrong])
+        with pytest.raises(SystemExit, match="2"):
+            run.main()
     monkeypatch.setattr(sys, "argv", [*command, "--export", str(tmp_path / "posts.jsonl")])
     assert run.main() == 0
     assert len({event.id for event in _posts(tmp_path / "posts.jsonl")}) == 500
