@@ -114,6 +114,7 @@ def watch(url: str, told: Connection, tick: str, queries: list[tuple[str, ...]])
         now = time.time()
         if store.search(Query((f"{tick}{len(found_at)}",), since=now - 30, limit=1)).posts:
             found_at.append(time.time())
+            continue
         if draw.random() < 0.05:
             match = draw.choice(("any", "all"))
             began = time.perf_counter()

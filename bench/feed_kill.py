@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gigafactory.errors import UserError
 from gigafactory.factory.feed import StoreSection
 from gigafactory.feed.open import open_store
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post
@@ -71,10 +72,13 @@ def write_until_killed(url: str, begin: int) -> None:
     store = open_store(url, StoreSection(partition_hours=0.01), write=True)
     number = begin
     while True:
-        store.apply(batch(number), {SOURCE: str(number)})
-        print(number, flush=True)
-        if number % 20 == 19:
-            store.purge()
+        try:
+            store.apply(batch(number), {SOURCE: str(number)})
+            print(number, flush=True)
+            if number % 20 == 19:
+                store.purge()
+        except UserError:  # the server was killed first
+            signal.pause()
         number += 1
 
 
