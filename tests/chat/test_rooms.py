@@ -186,4 +186,4 @@ def test_no_frames() -> None:
 
 def test_text_without_spaces_comes_in_pairs() -> None:
     found = [token.word for token in tokens("Bremfordで地震 M6.1 don’t café")]
-    assert found == ["bremford", "で地", "地震", "m6.1", "don't", "cafe"]
+    assert found == ["bremford", "で地", "地震", "m", "6.1", "don't", "cafe"]

@@ -11,6 +11,7 @@ from gigafactory.chat.tokens import Token
 
 NEGATORS, DENIALS, STOP = words("negators"), words("denials"), words("stop")
 DENIALS_OF_ALL = words("denials_of_all")
+WHOLE = DENIALS_OF_ALL | words("conditions")
 # Weakest first: a claim may weaken what a post says, never strengthen it.
 RUMOUR, MODAL, INTENT = "rumour", "possibility", "plan"
 HEDGES = {word: kind for kind in (RUMOUR, MODAL, INTENT) for word in words(f"hedge_{kind}")}
@@ -48,7 +49,7 @@ def marks(tokens: Sequence[Token]) -> tuple[Mark, ...]:
         if token.kind == "word":
             kind = _kind(tokens, i)
             if kind:
-                whole = kind == RUMOUR or token.word in DENIALS_OF_ALL
+                whole = kind == RUMOUR or token.word in WHOLE
                 found.append(Mark(kind, token.word, *_ahead(tokens, i + 1, whole), i))
         i += 1
     return tuple(found)

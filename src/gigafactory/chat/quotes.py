@@ -80,8 +80,10 @@ def speakers(row: tuple[Token, ...]) -> frozenset[str]:
             "note",
             "state",
         ):
-            found |= _named(row[max(0, i - 6) : i]) | _named(row[i + 1 : i + 4])
-        elif token.text == ":" and i <= 6:
+            found |= _named(row[max(0, i - 6) : i])
+            if i and row[i - 1].kind == "symbol":  # ..., said Mara Ellison
+                found |= _named(row[i + 1 : i + 4])
+        elif token.text == ":" and 2 <= i <= 4 and len(_named(row[:i])) == i:  # "Mara Ellison: ...", not "Update: ..."
             found |= _named(row[:i])
     return frozenset(found)
 
