@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from gigafactory.chat.stems import stem
 from gigafactory.chat.tokens import Token, tokens
+from gigafactory.feed.words import words
 
 # concept: the words and phrases that may say it; a word may stand in several. An indented line goes on.
 FAMILY_LINES = """
@@ -369,7 +370,7 @@ def _phrase(text: str) -> tuple[str, ...]:
 
 
 def _forms(member: str) -> tuple[str, ...]:
-    """A word and its endings, where their stems differ; of a phrase, those of its first word."""
+    """A word and its endings, for their stems may differ; of a phrase, those of its first word."""
     first, _, rest = member.partition(" ")
     if not first.isascii() or not first.isalpha():
         return (member,)
@@ -387,6 +388,14 @@ def _families() -> dict[tuple[str, ...], frozenset[str]]:
             for form in _forms(member):
                 found.setdefault(_phrase(form), set()).add(name)
     return {phrase: frozenset(names) for phrase, names in found.items()}
+
+
+def _spellings() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for line in FAMILY_LINES.strip().replace("\n  ", " ").splitlines():
+        name, _, members = line.partition(": ")
+        found[name] = {word for member in members.split(", ") for form in _forms(member) for word in words(form)[:1]}
+    return found
 
 
 def _contrasts() -> dict[str, frozenset[str]]:
@@ -411,6 +420,7 @@ def _opposites() -> dict[str, tuple[int, int]]:
 
 
 FAMILIES = _families()
+_SPELLINGS = _spellings()
 CONTRASTS = _contrasts()
 OPPOSITES = _opposites()
 # a name followed by another word of one of these is another thing: Northgate tunnel, where Northgate bridge is asked
@@ -420,10 +430,6 @@ product software site prize law building
 """
 KINDS_OF_THINGS = frozenset(KINDS_OF_THINGS_WORDS.split())
 LONGEST = max(map(len, FAMILIES))
-_MEMBERS: dict[str, tuple[tuple[str, ...], ...]] = {}
-for _words, _names in FAMILIES.items():
-    for _name in _names:
-        _MEMBERS[_name] = (*_MEMBERS.get(_name, ()), _words)
 
 
 @lru_cache(maxsize=20_000)
@@ -443,6 +449,7 @@ def concepts_in(found: Sequence[Token]) -> dict[str, set[int]]:
     return said
 
 
-def spellings(concept: str) -> tuple[tuple[str, ...], ...]:
-    """The phrases (stems) that may say a concept."""
-    return _MEMBERS.get(concept, ())
+@lru_cache(maxsize=20_000)
+def said_by(concepts: frozenset[str]) -> frozenset[str]:
+    """The single words, folded, that may say one of the concepts."""
+    return frozenset(word for concept in concepts for word in _SPELLINGS.get(concept, ()))

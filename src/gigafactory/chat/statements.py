@@ -14,7 +14,6 @@ from gigafactory.chat.retrieve import Gathered, Ranked
 from gigafactory.chat.slots import Slot, Value, slot, told_in
 from gigafactory.feed.words import words
 
-READ = 400  # posts whose sentences are looked at, best first
 LEAST_NAMED = 0.5
 # least share of the question's words, beside its names, that a sentence and its post must say
 LEAST_COVER = {
@@ -37,7 +36,7 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
     """The best sentence of each post that answers."""
     found: list[Statement] = []
     named = 0
-    read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts[:READ]]
+    read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts]
     whole = [one.reading for one, naming in read_ if naming.sure >= LEAST_NAMED]
     for ranked, naming in read_:
         if naming.sure == 0.0 and linked(ranked.reading, gathered.asked, whole):
@@ -55,7 +54,7 @@ def said_by(gathered: Gathered, trust: Mapping[str, float]) -> list[Statement]:
     """The sentence of each post that says most of the question's words, facts or not."""
     asked = gathered.asked
     found: list[Statement] = []
-    for ranked in gathered.posts[:READ]:
+    for ranked in gathered.posts:
         naming = about(ranked.reading, asked, ranked.parents)
         if naming.sure < LEAST_NAMED or not ranked.reading.sentences:
             continue
