@@ -228,7 +228,7 @@ def place(name: str) -> Iterator[tuple[str, Callable[[], None] | None]]:
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests/feed"))
         from postgres_server import running_postgres
 
-        with running_postgres() as server:
+        with running_postgres(fsync=True) as server:
 
             def again() -> None:
                 server.kill()

@@ -39,6 +39,7 @@ shared_buffers = 256MB
 max_wal_size = 1GB
 # what docs/chat.md asks of a server whose deleted posts are to leave the disk: no old log segment is kept for reuse
 wal_recycle = off
+fsync = {fsync}
 min_wal_size = 32MB
 """
 
@@ -71,7 +72,7 @@ def program_folder() -> Path:
 class Postgres:
     """One server, on a Unix socket only. `folder` holds its data and is its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
         self.data, self._sockets = folder / "data", folder / "socket"
         self._programs = program_folder()
         root = self._programs.parents[3]
@@ -96,7 +97,7 @@ class Postgres:
         )
         assert made.returncode == 0, made.stderr
         with open(self.data / "postgresql.conf", "a") as settings:
-            settings.write(SETTINGS.format(sockets=self._sockets))
+            settings.write(SETTINGS.format(sockets=self._sockets, fsync="on" if fsync else "off"))
         self._log = folder / "log"
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -147,11 +148,12 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """In a folder that is gone afterwards, and that the server may enter under another name than ours."""
+def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """In a folder that is gone afterwards, and that the server may enter under another name than ours. fsync: as on a
+    real server; a process that is killed loses nothing without it either, only a machine does."""
     folder = Path(tempfile.mkdtemp(prefix="gigafactory-postgres-"))
     try:
-        server = Postgres(folder)
+        server = Postgres(folder, fsync=fsync)
         try:
             server.start()
             yield server
