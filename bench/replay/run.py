@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -124,6 +125,8 @@ def main() -> int:
         built_s = time.perf_counter() - started
         asked = questions(timeline, arguments.questions)
         answerer = {"chat": chat(), "best-match": best_match, "oracle": oracle(index(timeline))}[arguments.answerer]
+        gc.collect()
+        gc.freeze()  # the timeline is the benchmark's; looking through it again and again is not the chat's time
         started = time.perf_counter()
         with tempfile.TemporaryDirectory() as folder:
             store = open_store(f"sqlite:{folder}/posts.db", StoreSection(), write=True)
