@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from gigafactory.factory.file import Factory
     from gigafactory.feed.run import Feed
 
+OF_SHIPPED = (  # the number of homes, and the reading hall, change while one looks
+    "What happened today?",
+    "When did Lantern-7 lift off?",
+    "When does Saltmarsh Bridge reopen?",
+    "How many homes near Cape Orrin are without power?",
+    "When does the new reading hall open?",
+    "Who is the king of Atlantis?",
+)
+
 
 def chat(
     file: Annotated[
@@ -128,6 +137,7 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
                 writer,
                 models,
                 feed.status if feed else lambda: read_status(status_path(at)),
+                examples=Service.examples if factory.feed.sources else OF_SHIPPED,
             ),
             feed,
         )
