@@ -19,11 +19,10 @@ if TYPE_CHECKING:
     from gigafactory.factory.file import Factory
     from gigafactory.feed.run import Feed
 
-OF_SHIPPED = (  # the number of homes, and the reading hall, change while one looks
+OF_SHIPPED = (  # the day of the reading hall changes while one looks
     "What happened today?",
     "When did Lantern-7 lift off?",
     "When does Saltmarsh Bridge reopen?",
-    "How many homes near Cape Orrin are without power?",
     "When does the new reading hall open?",
     "Who is the king of Atlantis?",
 )
