@@ -194,6 +194,25 @@ def test_more_than_a_week_away_is_lost_in_part_and_told() -> None:
     run_virtually(main(), 30 * DAY)
 
 
+@pytest.mark.parametrize(
+    "cursor",
+    ["{", "5", "[]", '{"read_to":{"posts":"x"}}', '{"gaps":[[0,1e300]]}', '{"read_to":{"posts":NaN}}', "[" * 10_000],
+)
+def test_a_cursor_that_cannot_be_read_is_told_and_reading_begins_now(cursor: str) -> None:
+    async def main() -> None:
+        async with reading() as (world, _, reader):
+            await reader.crash()
+            reader.store.cursors["x"] = cursor
+            reader.start()
+            await asyncio.sleep(5)
+            id = world.post("ann", "news")
+            await asyncio.sleep(1)
+            assert id in reader.posts()
+            assert "the saved place in the stream cannot be read: reading on from now" in reader.told
+
+    run_virtually(main())
+
+
 def test_a_rule_that_search_does_not_take_is_told_and_the_others_are_asked() -> None:
     async def main() -> None:
         async with reading(rules=("sample:5 news", "news")) as (world, fake, reader):
