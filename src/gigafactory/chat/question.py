@@ -285,6 +285,8 @@ def read_question(
     speaker, rest, kind = _speaker(rest, kind)
     found = tokens(masked(rest).replace("\0", " "))
     terms, phrases, runs, cased = _terms(found, masked(rest))
+    if kind is Kind.FACT and terms and (all(term.name for term in terms) or not re.search(r"\?|\s.*\s.*\s", plain)):
+        kind = Kind.NEWS  # "Saltmarsh Bridge"
     measure = frozenset[str]()
     unit: frozenset[str] = frozenset()
     if kind is Kind.NUMBER:
@@ -374,10 +376,12 @@ def _terms(
     runs: list[list[int]] = []
     before: Token | None = None
     concepts = _phrase_concepts(found)
-    for token in words:
+    for number, token in enumerate(words):
         joined = before is not None and token.start - before.end <= 1
         glued = bool(run) and before is not None and token.start == before.end  # "14" and "b" of "Haliport-14b"
-        index = _term(token, token is words[0], cased, terms, place, concepts.get(token.start), glued)
+        after = words[number + 1] if number + 1 < len(words) else None
+        leads = after is not None and after.start - token.end <= 1 and after.word not in STOP
+        index = _term(token, token is words[0], cased, terms, place, concepts.get(token.start), glued, leads)
         if index is not None:
             terms[index] = replace(terms[index], search=_chunk(text, token))
             if joined and runs and runs[-1]:
@@ -439,6 +443,7 @@ def _term(
     place: dict[str, int],
     said: frozenset[str] | None,
     glued: bool,
+    led: bool,
 ) -> int | None:
     """The index of the token's term; None for a word without content."""
     upper = token.text[0].isupper()
@@ -447,7 +452,7 @@ def _term(
         name = not first or (token.word not in STOP and token.word not in _FLUFF and not FAMILIES.get((token.stem,)))
     if name and (token.word in _TITLES or token.word in _DAYS):
         name = False
-    if not cased and said is None and token.stem in CONTRASTS and token.word not in STOP:
+    if not cased and led and said is None and token.stem in CONTRASTS and token.word not in STOP:
         said = frozenset()  # "old palvik": part of a name, as far as anyone can tell
     if not name and said is None and (token.word in STOP or token.word in _FLUFF or token.word in _OTHER_STOPS):
         return None

@@ -249,7 +249,7 @@ def with_threads(
             ref.startswith(("reply:", "quote:")) and (post.source, ref.split(":", 1)[1]) in search.found
             for ref in post.refs
         )
-        taken_up = tuple(read(lead) for lead in leads if _takes_up(read(post), read(lead)))
+        taken_up = tuple(read(lead) for lead in leads if takes_up(read(post), read(lead)))
         if key not in search.found and (replied or taken_up):
             search.found[key] = post
             fresh = True
@@ -265,7 +265,7 @@ def with_threads(
     return replace(again, posts=posts, read=read_, complete=gathered.complete and found.complete)
 
 
-def _takes_up(later: Reading, lead: Reading) -> bool:
+def takes_up(later: Reading, lead: Reading) -> bool:
     """Does a later post of the same author correct this one, by a number or name that both hold?"""
     if (
         later.post.author_id != lead.post.author_id
