@@ -31,7 +31,7 @@ def test_what_it_tells_is_of_a_store_that_it_filled(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "posts.db", write=True)
     told = feed.ingest(store, Made(1), 2000, until=1.79e9)
     assert told["posts"] == store.held().posts == 2000
-    assert 0 < told["posts_per_s"]
+    assert told["posts_per_s"] > 0
     assert told["bytes"] == store.held().bytes
     queries = feed.random_queries(store, 30, seed=1)
     assert all(2 <= len(query) <= 3 for query in queries)
