@@ -70,7 +70,7 @@ def test_nothing_written_is_missed_whatever_fails(scheme: str, tags: tuple[str, 
             feed, told = await read(server, store, scheme, 40, rules=tags)
             await asyncio.sleep(rng.uniform(0, 60))  # nobody reads
             feed, more = await read(server, store, scheme, 300, rules=tags)
-            assert (told, more) == ([], [])
+            assert not [line for line in told + more if "connected" not in line]
             assert feed.status().sources[0].state == "live", feed.status().sources[0].last_error
             # what was written before the first cursor was kept is not asked for
             first = min(post.created_at for post in store.posts.values())

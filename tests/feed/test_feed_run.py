@@ -234,7 +234,13 @@ def test_a_fault_of_a_connector_is_retried_from_the_committed_cursor() -> None:
 
     told = run_virtually(main())
     assert connector.began == [None, "5", "10"]
-    assert [line.rpartition(";")[2] for line in told] == [" it starts again in 5 s", " it starts again in 10 s"]
+    again = "a: connected again"
+    assert [line.rpartition("; ")[2] for line in told] == [
+        "it starts again in 5 s",
+        again,
+        "it starts again in 10 s",
+        again,
+    ]
     assert "TimeoutError" in told[0]
     assert len(store.posts) == 70
 
@@ -273,6 +279,25 @@ def test_purge_retention_and_the_status_of_delays(monkeypatch: pytest.MonkeyPatc
     run_virtually(main())
     assert store.purges == pytest.approx(1300 / 30, abs=2)
     assert [at - START + 86_400 for at in store.retained] == pytest.approx([600.0 * n for n in range(3)], abs=1)
+
+
+def test_a_source_that_is_away_is_one_line_and_one_when_it_is_back() -> None:
+    async def script(connector: Scripted, emit: Emit, cursor: str | None) -> None:
+        for connected, seconds in ((True, 60), (False, 1), (True, 60), (False, 600), (True, 60)):
+            connector.health.connected = connected
+            if not connected:
+                connector.health.error("server.example: the connection broke", START)
+            await asyncio.sleep(seconds)
+
+    async def main() -> list[str]:
+        feed, told = feed_of(PlainStore(), Scripted("a", script))
+        await feed.run(asyncio.Event(), until_ended=True)
+        return told
+
+    assert run_virtually(main()) == [
+        "a: not connected (server.example: the connection broke); it is tried again and again",
+        "a: connected again",
+    ]
 
 
 def test_heartbeats_take_no_transaction_but_their_cursor_is_kept() -> None:
