@@ -24,6 +24,7 @@ _PART_OF_NAME_WORDS = """
 great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova
 """
 _PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
+NEUTRAL = 0.99
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
 _RETURNS = frozenset(("open", "restore", "close"))
@@ -178,15 +179,16 @@ def _beside(reading: Reading, asked: Asked) -> float:
         bound = head is not None and any(
             pair == (index, index + 1) for run in asked.runs for pair in itertools.pairwise(run)
         )
-        best = None
+        fits: list[float] = []
         tokens = reading.tokens
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
             fit = min(_fits(tokens, place, head, terms[index + 1 :], bound), _led(tokens, place, mine))
-            best = fit if best is None else max(best, fit)
-        if best is not None:
-            worst = min(worst, best)
+            fits.append(fit)
+        if fits:
+            # with its noun beside it, it is the one; else what another noun beside it says counts
+            worst = min(worst, min(fits) if bound and max(fits) < 1.0 else max(fits))
     return worst
 
 
@@ -201,14 +203,15 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         place, alone = place + 1, False
         after = _joined(tokens, place)
     if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
-        return 1.0
+        return NEUTRAL if alone else 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     other = alone and bound and head is not None and head.stem != after.stem
     if after.text[0].isupper() and not tokens[place].text.isupper() and (other or not shared):
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
-    thing = not shared or bool(shared & KINDS_OF_THINGS)
+    # a noun, as far as a word tells: unknown, of a thing, or without the ending of a verb
+    thing = not shared or bool(shared & KINDS_OF_THINGS) or not after.word.endswith(("s", "ed", "ing"))
     if (
         alone
         and bound
@@ -219,7 +222,7 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         and _Said(tokens).says(head, Kind.FACT)[0] == 0
     ):
         return 0.3  # the Xenogen kettle, where the Xenogen stroller is asked
-    return 1.0
+    return NEUTRAL if alone else 1.0
 
 
 def _led(tokens: Sequence[Token], place: int, mine: set[str]) -> float:
@@ -321,6 +324,8 @@ class _Said:
                 same = {i for i in same if not self._before(i) & others}
             if same:
                 return 1.0, same
+        if not self.stems.isdisjoint(CONTRASTS.get(term.stem, ())):
+            return 0.0, set()  # the men's final, where the women's is asked
         if self._concepts is None:
             self._concepts = concepts_in(self.tokens)
         places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}

@@ -21,6 +21,11 @@ compared."""
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
 _STARTS_WORDS = """
+several many most few some two three four five six seven eight nine ten eleven twelve dozens hundreds thousands
+millions half nearly almost around roughly each every another other others anybody somebody none no-one one once
+again also even just maybe perhaps sadly luckily thankfully currently earlier later soon sometimes often only yet
+police firefighters doctors teachers students drivers nurses scientists experts witnesses investigators
+traffic trains buses flights ferries power water fire rain snow weather schools shops roads bridges tickets
 edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert
 latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
 watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
