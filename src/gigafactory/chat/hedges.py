@@ -95,8 +95,10 @@ def _kind(tokens: Sequence[Token], i: int) -> str:
 def _ahead(tokens: Sequence[Token], i: int, whole: bool) -> tuple[str, frozenset[str]]:
     """(first content stem, all content stems) that a mark before token i touches: up to the end of its clause."""
     head, scope, seen = "", set(), 0
-    for token in tokens[i:]:
-        if not whole and seen and (token.word in BREAKS or (token.word == "," and seen > 1)):
+    for place in range(i, len(tokens)):
+        token = tokens[place]
+        glued = token.word == ":" and place + 1 < len(tokens) and tokens[place + 1].start == token.end  # 14:02
+        if not whole and seen and not glued and (token.word in BREAKS or (token.word == "," and seen > 1)):
             break
         if token.kind not in ("word", "number", "handle") or token.word in STOP:
             continue

@@ -122,7 +122,7 @@ def verbatim(quote: str, passage: Passage) -> bool:
 
 
 def _speakers(cover: Cover, author: str) -> Iterator[Finding]:
-    claimed = speakers(cover.claim.tokens) & {stem for name in cover.claim.names for stem in name.stems}
+    claimed = speakers(cover.claim.tokens, colon=False) & {stem for name in cover.claim.names for stem in name.stems}
     if not claimed:
         return
     given = {stem for sentence in cover.passage.sentences for stem in speakers(sentence.tokens)}
@@ -156,7 +156,9 @@ def _negations(cover: Cover) -> Iterator[Finding]:
     claimed, given = _negative([cover.claim]), _negative(cover.passage.sentences)
     for head in {mark.head for mark in claimed}:
         here = [mark for mark in claimed if mark.head == head]
-        there = [mark for mark in given if head in mark.scope or mark.head == head]
+        there = [
+            mark for mark in given if mark.head == head or (mark.word not in DENIALS_OF_ALL and head in mark.scope)
+        ]
         if len(here) > len(there) or ((len(there) - len(here)) % 2 and len(here) > 1):
             yield Finding("negation", f"the post does not say {here[0].word!r} of it", True)
     said = cover.claim.stems
@@ -170,8 +172,14 @@ def _negations(cover: Cover) -> Iterator[Finding]:
                 yield Finding("negation", f"the post says that somebody {mark.word!r} it", not touched & held)
                 continue
             near_all = len(touched) * 2 >= len(mark.scope) or (mark.word in DENIALS_OF_ALL and touched & cover.marked)
+            if _contrasts(sentence, mark) and not mark.scope <= said:
+                continue  # "until 9 December, not 2 December"
             if touched and not touched & held and (mark.head in said or near_all):
                 yield Finding("negation", f"the post says {mark.word!r} of it", True)
+
+
+def _contrasts(sentence: Sentence, mark: Mark) -> bool:
+    return mark.word == "not" and mark.place > 0 and sentence.tokens[mark.place - 1].text in (",", "(", "-", "–", "—")
 
 
 def _hedges(cover: Cover) -> Iterator[Finding]:
