@@ -13,6 +13,7 @@ from x_reader import reading, wrong
 
 from gigafactory.errors import UserError
 from gigafactory.feed.x_follow import Means, Plan, means
+from gigafactory.feed.x_http import check_token, check_url
 
 STREAM = "/2/tweets/search/stream"
 SEARCH = "/2/tweets/search/recent"
@@ -261,9 +262,13 @@ def test_a_stream_that_is_refused_for_good_ends_with_one_line(status: int, caplo
     assert TOKEN not in caplog.text
 
 
-def test_a_token_that_cannot_be_one_is_refused_without_showing_it() -> None:
-    from gigafactory.feed.x_http import check_token
+@pytest.mark.parametrize("url", ["wss://api.x.com", "https://", "http://[::1", "https://token@api.x.com", "http://a:b"])
+def test_an_address_that_cannot_be_x_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"^url: must be like https://api.x.com, got "):
+        check_url(url)
 
+
+def test_a_token_that_cannot_be_one_is_refused_without_showing_it() -> None:
     for token in ("", "  ", "two words", "schlüssel", "a\nb"):
         with pytest.raises(UserError, match="must be printable ASCII") as told:
             check_token(token)
