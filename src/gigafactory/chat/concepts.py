@@ -146,7 +146,7 @@ evacuate: evacuate, evacuation, clear, leave, displace, shelter, flee, out of th
 arrest: arrest, detain, custody, charge, police hold, held, apprehend, suspect
 fire: fire, blaze, burn, flame, inferno, smoke, wildfire, alight, ablaze, contain, containment, feuer, brand, brennt,
   incendio, fuego, incendie, feu, incendi, 火災, 火事, 火灾, 화재, burning, in flames, up in flames, torched, gutted,
-  firefighters, smouldering, brandt, arde, brule
+  smouldering, brandt, arde, brule
 flood: flood, water, inundate, overflow, submerge, level, river, swamp, under water, burst
 storm: storm, hurricane, cyclone, typhoon, gale, wind, tempest, weather, gust
 quake: earthquake, quake, tremor, aftershock, seismic, tremblor, temblor, erdbeben, beben, terremoto, sismo, seisme,
@@ -191,8 +191,8 @@ arrive: arrive, reach, land, get to, dock, touch down, arrival, pull in, come in
 depart: depart, leave, set off, departure, take off, sail
 land: land, touch down, splashdown, landing, touchdown, arrive
 carry: carry, payload, board, on board, aboard, transport, haul, lift, bring
-location: location, place, venue, site, where, held, host, at, spot, based, headquarters, hold, take place, happen,
-  home, town, city, scene, setting, stage, from, near, ground, stadium, pad, spaceport, launch site
+location: location, place, venue, site, where, held, host, spot, based, headquarters, take place, happen, town, city,
+  scene, setting, stage, ground, stadium, pad, spaceport, launch site
 hold: hold, take place, host, stage, happen, run, occur, venue, held
 move: move, relocate, shift, transfer, switch, new venue, new home
 find: find, discover, detect, spot, locate, uncover, recover, turn up, identify, unearth, dig up, dug up, came to

@@ -157,13 +157,18 @@ def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) 
                     break
                 place += 1 + ahead.index(word)
             else:
-                last = kept[place]
-                stuck = place + 1 < len(kept) and kept[place + 1].start == last.end and last.kind == "number"
-                if not stuck:  # 5b is not 5
+                if not _stuck(kept, place):
                     return 1.0
-        if "".join(words) in sequence:
+        whole = "".join(words)
+        if any(token.word == whole and not _stuck(kept, i) for i, token in enumerate(kept)):
             return 1.0
     return 0.4
+
+
+def _stuck(kept: Sequence[Token], place: int) -> bool:
+    """Does a letter or digit stick to the digits of token `place`? 5b is not 5."""
+    after = kept[place + 1] if place + 1 < len(kept) else None
+    return after is not None and after.start == kept[place].end and kept[place].text[-1].isdigit()
 
 
 def _beside(reading: Reading, asked: Asked) -> float:

@@ -96,7 +96,8 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         r"given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|"
         r"break out|come about|occur|catch fire)\b"),
     (Kind.SCORE,
-        r"^(?:how|what|which|tell).*\b(?:outcome|result|end|ended|finish|finished|final|go|turn out|turned out|"
+        r"\bhow many (?:\w+ )?voted\b|^(?:how|what|which|tell).*\b(?:outcome|result|end|ended|finish|"
+        r"finished|final|go|turn out|turned out|"
         r"fare|get on|score|scoreline|tally)\b.*\b(?:v|vs|versus|against|between)\b|\b(?:v|vs|versus|against|"
         r"between)\b.*\b(?:outcome|result|end|ended|finish|finished|turn out|final score|scoreline)\b|\bhow many "
         r"(?:votes|members|councillors|delegates|lawmakers|mps)\b.*\b(?:for|favou?r|against|back|yes)\b|"
@@ -128,7 +129,8 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         r"damages|compensation|bail|refund|sum|amount|magnitude|attendance|crowd|turnout|reading)\b|\bat what "
         r"(?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
     (Kind.WHO,
-        r"\b(?:who|whom|whose|who's)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|"
+        r"\b(?:who|whom|whose|who's)\b|^\W*(?:name|identify)\b|\b(?:successor|replacement|stand-?in|"
+        r"caretaker)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|"
         r"candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|"
         r"author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|"
         r"bidder|athlete|coach|scorer|judge|lawyer|laureate|recipient|novelist|poet|painter|composer|architect|"
@@ -239,22 +241,22 @@ whether if
 """
 _QUESTION_WORDS = frozenset(_QUESTION_WORDS_WORDS.split())
 _FLUFF_WORDS = """
-anybody nobody noone v vs versus please tell know give show find ask question anyone somebody someone everyone
-anything something thing things much many lot exact exactly current currently latest now recent recently new news
-update updates happen happened happening going far yet already so just actually really right moment today get got s
-what's who's official officially say said says saying post posts posted tweet tweets tweeted wrote write people's hear
-heard report reported reports reportedly according name called know known far long often tall high fast big large old
-hot cold heavy strong deep wide change changed changes summary summarise summarize day time date hour kind type number
-total amount figure likely make made take took use used there here like also still since about last first
+near nearby anybody nobody noone v vs versus please tell know give show find ask question anyone somebody someone
+everyone anything something thing things much many lot exact exactly current currently latest now recent recently new
+news update updates happen happened happening going far yet already so just actually really right moment today get got
+s what's who's official officially say said says saying post posts posted tweet tweets tweeted wrote write people's
+hear heard report reported reports reportedly according name called know known far long often tall high fast big large
+old hot cold heavy strong deep wide change changed changes summary summarise summarize day time date hour kind type
+number total amount figure likely make made take took use used there here like also still since about last first
 """
 _FLUFF = frozenset(_FLUFF_WORDS.split())
 # they say how it is asked more than what: alone they make no post an answer
 LIGHT = 0.3
 _LIGHT_WORDS = """
 expect expected expects planned plan plans scheduled schedule due set supposed become becomes became takes taking held
-hold place near person man woman player team side company firm candidate party group country band actor estimated
-given stated announced announce reported involved considered mentioned people persons caused cause causes reason
-reasons blame new words
+hold place person man woman player team side company firm candidate party group country band actor estimated given
+stated announced announce reported involved considered mentioned people persons caused cause causes reason reasons
+blame new words
 """
 _LIGHT = frozenset(_LIGHT_WORDS.split())
 _DAYS = frozenset((*WEEKDAYS, *MONTHS)) - {"may", "march"}

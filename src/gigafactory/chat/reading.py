@@ -264,7 +264,9 @@ class Reading:
             for moment in sentence.moments:
                 near = year if moment.grain in ("year", "decade") else year - 1
                 dated = moment.grain in ("year", "month", "day", "decade") and moment.year is not None
-                if dated and (moment.year or 0) < near:
+                before = sentence.tokens[moment.first - 1].word if moment.first else ""
+                told = moment.grain != "year" or before not in ("from", "to", "about", "around", "of", "circa", "than")
+                if dated and told and (moment.year or 0) < near:
                     return "it tells of another time"
         own = fold(" ".join(sentence.own for sentence in self.sentences))
         return "it tells of another time" if _PAST.search(own) else ""

@@ -63,6 +63,11 @@ _TAKES_BACK = frozenset(
     ("was wrong", "is wrong", "was incorrect", "as we", "as i", "as previously", "as first", "as earlier",
      "as initially", "as originally", "as reported")
 )  # fmt: skip
+_DONE_WORDS = """
+sent led told taken brought got hurt cut held kept put made safe found lost left seen met won dead sick ill missing
+alive down aboard ashore homeless free gone driven thrown struck hit shot stuck caught given shown known written
+"""
+_DONE = frozenset(_DONE_WORDS.split())
 _COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
 _LINKS_WORDS = """
@@ -79,8 +84,7 @@ _REASONS = re.compile(
     r"yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
     r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|"
     r"did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
-    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|"
-    r"leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
+    r"behind (?:the|it)|forced by|on account of|in response to|citing)\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
@@ -453,11 +457,15 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             counted = counted or words[quantity.last].stem in asked.unit
         noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not _capital(token)), None)
         noun_at = words.index(noun) if noun is not None else -1
+        if noun is not None and (noun.word in _DONE or noun.word.endswith(("ed", "ing"))):
+            noun = None  # "448 sent outside" counts nothing else
         of_other = (asked.unit or (asked.measure and asked.measure <= {"count", "magnitude"})) and not counted and (
             quantity.kind != "count"
             or (noun is not None and noun.kind == "word" and noun.word not in STOP and noun_at not in covered)
         )  # fmt: skip
+        counted_of = {one.removeprefix("~") for one in asked.unit if one.startswith("~")}
         generic = noun is not None and bool(_GENERIC & concepts_of(noun.stem))
+        generic = generic and (not counted_of or bool(counted_of & _GENERIC))
         if "magnitude" in asked.measure and not (0 < quantity.values[0] <= 10 and not (of_other and not counted)):
             continue
         alone = sum(1 for other in sentence.quantities if other.kind == quantity.kind) - len(former) == 1
@@ -474,6 +482,9 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         )
         if quantity.kind in asked.measure and not asked.measure <= {"count", "magnitude"}:
             strength = min(1.0, strength + 0.2)
+        strength -= (
+            0.0 if counted else 0.002 * min(distance, 20)
+        )  # of several, the one nearest to the words of the question
         if best is None or strength > best[0]:
             best = (strength, value)
     if best is None or best[0] < 0.6:
