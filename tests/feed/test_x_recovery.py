@@ -176,6 +176,21 @@ def test_a_gap_outlives_a_crash_in_the_middle_of_filling_it() -> None:
     run_virtually(main())
 
 
+def test_a_connection_that_breaks_before_its_backfill_came_has_not_caught_up() -> None:
+    async def main() -> None:
+        async with reading(enterprise=True) as (world, fake, reader):
+            await asyncio.sleep(100)
+            await reader.crash()
+            await away(world, 150, 50)
+            fake.broken_backfills = 3
+            reader.start()
+            await asyncio.sleep(100)
+            assert wrong(world, reader) == []
+            assert [int(asked["backfill_minutes"]) for asked in special(fake, STREAM)] == [4, 4, 4, 4]
+
+    run_virtually(main())
+
+
 def test_more_than_a_week_away_is_lost_in_part_and_told() -> None:
     async def main() -> None:
         async with reading() as (world, _, reader):
