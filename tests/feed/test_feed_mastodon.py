@@ -92,6 +92,26 @@ def test_a_refused_token_ends_it_in_one_line_that_does_not_show_it() -> None:
     run_virtually(main())
 
 
+@pytest.mark.parametrize("scheme", ["http", "ws"])
+def test_a_gap_that_could_not_be_filled_is_filled_at_the_next_start(scheme: str) -> None:
+    """While the timelines refuse, live posts are stored, but do not count as read up to."""
+    store = PlainStore()
+
+    async def main() -> None:
+        async with FakeMastodon(4, scheme) as server:
+            await read(server, store, scheme, 40)
+            await asyncio.sleep(60)
+            server.limited = 10**6
+            had = len(store.posts)
+            await read(server, store, scheme, 30)
+            assert len(store.posts) > had
+            server.limited = 0
+            await read(server, store, scheme, 30)
+            server.truth(texts(store), START + 40)
+
+    run_virtually(main())
+
+
 def test_no_redirect_takes_the_token_elsewhere() -> None:
     seen: list[str] = []
 

@@ -88,7 +88,7 @@ async def _inflated(raw: AsyncIterator[bytes], encoding: str, limit_bytes: int) 
             raise httpx.DecodingError(f"not {encoding}: {error}") from None
         left -= len(part)
         if left < 0:
-            raise TooLargeError(f"the answer is larger than {limit_bytes / 1e6:g} MB")
+            raise TooLargeError(f"the answer is larger than {limit_bytes / 1e6:.1f} MB")
         yield part
 
 
