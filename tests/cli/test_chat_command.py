@@ -77,9 +77,6 @@ def test_ask_without_anything_answers_from_the_shipped_posts(tmp_path: Path) -> 
     assert "9 December" in shown.stdout
     assert "[1] @" in shown.stdout
     assert re.search(r"As of 2026-11-\d\d \d\d:\d\d:\d\d UTC; the newest post was .* old", shown.stdout)
-    found = json.loads(gigafactory("ask", "When does Saltmarsh Bridge reopen?", "--json", home=tmp_path).stdout)
-    assert found["grounded"]
-    assert all(claim["citations"] for claim in found["claims"])
     none = json.loads(gigafactory("ask", "Who is the king of Atlantis?", "--json", home=tmp_path).stdout)
     assert none["abstained"]
     assert none["claims"] == []
@@ -93,7 +90,6 @@ def test_ask_says_what_is_wrong(tmp_path: Path) -> None:
     for words, says in (
         (("ask", "x", str(file)), "holds no posts yet; read some with: gigafactory feed run"),
         (("ask", "x", "--as-of", "soon"), "--as-of: must be a date or time"),
-        (("chat", str(file), "--model", str(tmp_path / "nothing")), "nothing"),
         (("chat", str(file), "--set", "chat.server.keys_file=none"), "keys_file"),
     ):
         shown = gigafactory(*words, home=tmp_path)
