@@ -103,7 +103,8 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         r"(?:votes|members|councillors|delegates|lawmakers|mps)\b.*\b(?:for|favou?r|against|back|yes)\b|"
         r"\b(?:split|margin|tally|breakdown|count) (?:of|in|on|for) the\b.*\bvote\b|\bvote\b.*\b(?:split|margin|"
         r"tally|breakdown|count)\b|\bhow did .*\bvote\b|\bby how many (?:votes|goals|points|runs|seats)\b|"
-        r"\bscores?\b(?! ?d)|\bscoreline\b|\b(?:final|half ?time|full ?time|match) result\b|\bresult of (?:the "
+        r"\bscores?\b(?! ?d)|\b(?:full|half)[ -]time\b|\bscoreline\b|\b(?:final|half ?time|full ?time|"
+        r"match) result\b|\bresult of (?:the "
         r")?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did "
         r".*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was "
         r"the (?:vote|tally|margin)\b"),
@@ -111,6 +112,9 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         r"\bhow (?:many|much|long|far|tall|high|fast|big|large|old|heavy|hot|cold|warm|strong|powerful|severe|"
         r"violent|intense|bad|hard|serious|deep|wide|often|loud|expensive|quickly)\b"),
     (Kind.WHEN,
+        r"\bwhat(?:'s| is| was) the (?:\w+ ){0,3}(?:t-0|t-zero|window|slot|schedule|timetable|"
+        r"departure|eta|deadline|day)\b|"
+        r"\bwhat (?:\w+ ){0,2}(?:t-0|launch window|slot)\b|"
         r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |"
         r"start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| "
         r"is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
@@ -130,7 +134,9 @@ _KINDS: tuple[tuple[Kind, str], ...] = (
         r"(?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
     (Kind.WHO,
         r"\b(?:who|whom|whose|who's)\b|^\W*(?:name|identify)\b|\b(?:successor|replacement|stand-?in|"
-        r"caretaker)\b|\b(?:which|what) (?:\w+ )?(?:person|man|woman|player|team|side|club|"
+        r"caretaker)\b|\b(?:which|what) (?:\w+ ){0,2}(?:person|chair|officer|head|secretary|treasurer|"
+        r"ceo|successor|candidate|"
+        r"man|woman|player|team|side|club|"
         r"candidate|party|company|firm|country|nation|agency|airline|band|artist|singer|actor|actress|director|"
         r"author|minister|official|politician|driver|rider|runner|scientist|group|union|driver|contestant|nominee|"
         r"bidder|athlete|coach|scorer|judge|lawyer|laureate|recipient|novelist|poet|painter|composer|architect|"
