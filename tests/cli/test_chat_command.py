@@ -153,4 +153,4 @@ def test_chat_without_anything_keeps_its_things_in_the_cache(tmp_path: Path) -> 
         assert names[0] == "grok"
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-    assert (tmp_path / ".cache" / "gigafactory" / "chat" / "answers.db").exists()
+    assert len(list((tmp_path / ".cache" / "gigafactory").glob("chat-*/answers.db"))) == 1

@@ -74,12 +74,16 @@ def _needs_packages() -> None:
 
 
 def _own_folder() -> Path:
-    """Where posts and answers lie when no factory file says where."""
+    """Where posts and answers lie when no factory file says where: a folder for each edition of the shipped posts."""
+    import hashlib
     import os
     import tempfile
 
+    from gigafactory.feed.replay import shipped
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "gigafactory" / "chat"
+    edition = hashlib.sha256(shipped().read_bytes()).hexdigest()[:8]
+    folder = cache / "gigafactory" / f"chat-{edition}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
