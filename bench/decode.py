@@ -213,7 +213,10 @@ def limits(rows: dict[str, Answer], bytes_per_s: float, ours_bytes: int, theirs_
 
 def show(cores: int, result: Answer) -> None:
     rows, bound = result["contestants"], result["limits"]
-    print(f"\n{cores} core{'s' * (cores > 1)}; memory read at {result['bytes_per_s'] / 1e9:.1f} GB/s")
+    load = ", ".join(f"{value:.1f}" for value in result["load_average"])
+    print(
+        f"\n{cores} core{'s' * (cores > 1)}; memory read at {result['bytes_per_s'] / 1e9:.1f} GB/s; load average {load}"
+    )
     print(f"{'':14}{'written tok/s: best':>20}{'median':>9}{'read tok/s: best':>20}{'median':>9}")
     for name, row in rows.items():
         write, read = row["write_tokens_per_s"], row["read_tokens_per_s"]
@@ -248,11 +251,13 @@ def main() -> int:
     every = sorted(os.sched_getaffinity(0))
     results: Answer = {"machine": machine_facts(), "rounds": given.rounds, "tokens": given.tokens}
     for count in given.cores or sorted({1, len(every)}):
+        begin_load = os.getloadavg()[0]
         raced = race(every[-count:], given.llama_python, given.rounds, given.tokens, given.prompt)
         prompt = len(raced["facts"]["prompt"])
         rows = {name: summary(turns, prompt) for name, turns in raced["turns"].items()}
         best = max(raced["bytes_per_s"])
         result: Answer = {"contestants": rows, "prompt_tokens": prompt, "bytes_per_s": best, "ratios": {}}
+        result["load_average"] = [begin_load, os.getloadavg()[0]]  # others on the machine slow all of them down
         result["limits"] = limits(rows, best, raced["facts"]["bytes_per_token"], gguf_bytes_per_token())
         pairs = [("batch of 8", "single"), ("single", "llama.cpp"), ("batch of 8", "llama.cpp")]
         for ours, theirs in [pair for pair in pairs if pair[1] in rows]:

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gigafactory.errors import UserError
 from gigafactory.factory.feed import StoreSection
 from gigafactory.feed.open import open_store
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post
@@ -71,10 +72,13 @@ def write_until_killed(url: str, begin: int) -> None:
     store = open_store(url, StoreSection(partition_hours=0.01), write=True)
     number = begin
     while True:
-        store.apply(batch(number), {SOURCE: str(number)})
-        print(number, flush=True)
-        if number % 20 == 19:
-            store.purge()
+        try:
+            store.apply(batch(number), {SOURCE: str(number)})
+            print(number, flush=True)
+            if number % 20 == 19:
+                store.purge()
+        except UserError:  # the server was killed first
+            signal.pause()
         number += 1
 
 
@@ -107,7 +111,7 @@ def rounds(
     url: str, count: int, seed: int, *, also_kill: Callable[[], None] | None = None, last_s: float = 0.5
 ) -> list[Round]:
     """also_kill: kills and starts the server, in every second round. last_s: the longest that a writer lives after its
-    first acknowledged batch."""
+    first new batch."""
     draw = random.Random(seed)
     begin, results = 0, []
     for turn in range(count):
@@ -115,15 +119,17 @@ def rounds(
             [sys.executable, __file__, url, "--write-from", str(begin)], stdout=subprocess.PIPE, text=True
         )
         assert writer.stdout is not None
-        first = writer.stdout.readline()
+        told = []
+        while not told or int(told[-1]) < begin + AGAIN:  # until there is a new batch
+            told.append(writer.stdout.readline())
         time.sleep(draw.uniform(0, last_s))
         if also_kill is not None and turn % 2:
             also_kill()
         os.kill(writer.pid, signal.SIGKILL)
-        told = [line for line in [first, *writer.stdout] if line.endswith("\n")]
+        told += [line for line in writer.stdout if line.endswith("\n")]
         writer.wait()
         store = open_store(url, StoreSection())
-        result = check(store, int(told[-1]) if told else -1)
+        result = check(store, int(told[-1]))
         store.close()
         results.append(result)
         begin = max(0, result.batches - AGAIN)

@@ -12,7 +12,7 @@ VOCABULARY, EXPONENT, WORDS_MEAN = 200_000, 1.07, 17.2
 AUTHORS = 50_000
 # shares of posts with accents, and in Japanese (where every pair of characters is a word to the store)
 ACCENTED, JAPANESE = 0.10, 0.10
-SYLLABLES = "ka lo mi re tan ve sor ul ne pri da ho ke bal ist un gar".split()
+SYLLABLES = ("ka", "lo", "mi", "re", "tan", "ve", "sor", "ul", "ne", "pri", "da", "ho", "ke", "bal", "ist", "un", "gar")
 KANA = [chr(code) for code in range(0x3042, 0x3093)] + list("日本東京大会社時間人気電車新聞地震選挙結果発表")
 
 

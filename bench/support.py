@@ -22,17 +22,15 @@ from gigafactory.chat.support import Cover, features
 from gigafactory.chat.weights import ranks
 
 OUT = Path(__file__).parents[1] / "src" / "gigafactory" / "chat" / "support.json"
-# What more of it can mean for support, whatever the pairs say: +1 never against, -1 never for, 0 either.
+# What more of it can mean for support, whatever the pairs say: +1 never against, -1 never for.
 SIGNS = {
     "window": 1,
+    "marked_apart": -1,
     "marked_far": -1,
     "marked_missing": -1,
     "values_missing": -1,
     "rarest_missing": -1,
     "pairs": 1,
-    "details": 0,
-    "words": 0,
-    "length": 0,
 }
 PENALTY = 3e-3  # on squared weights of standardised features, per example
 
@@ -66,7 +64,7 @@ def fit(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:
         value = (share * np.logaddexp(0, -margin)).sum() + PENALTY * (p[:-1] ** 2).sum()
         return value, np.append(z.T @ pull + 2 * PENALTY * p[:-1], pull.sum())
 
-    limits = [{1: (0, None), -1: (None, 0), 0: (None, None)}[sign] for sign in SIGNS.values()] + [(None, None)]
+    limits = [{1: (0, None), -1: (None, 0)}[sign] for sign in SIGNS.values()] + [(None, None)]
     best = minimize(loss, np.zeros(z.shape[1] + 1), jac=True, method="L-BFGS-B", bounds=limits).x
     weights = best[:-1] / scale
     return weights, float(best[-1] - weights @ mean)

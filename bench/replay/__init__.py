@@ -2,6 +2,6 @@
 
     python -m bench.replay --posts 100000 --questions 1000 --seeds 1001 1002 1003
 
-Everything follows from a seed. Seeds below 1000 have the two wordings that answering was developed with ("dev", from
-500 on "dev-b"); from 1000 on another wording, other names and two more kinds of events ("unseen").
+Everything follows from a seed. Seeds below 1000 have the wordings that answering was developed with ("dev", from 300 on
+"dev-b", from 600 on "dev-c"); from 1000 on another wording, other names and two more kinds of events ("unseen").
 """

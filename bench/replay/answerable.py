@@ -132,7 +132,7 @@ def did(asker: Asker) -> Question | None:
     events = [
         event
         for event in asker.timeline.events
-        if event.kind == "resignation" and event.plot in ("plain", "rumour_first", "corrected", "satire")
+        if event.told and event.kind == "resignation" and event.plot in ("plain", "rumour_first", "corrected", "satire")
     ]
     return _did(asker, asker.rng.choice(events), FACTS, "did it happen") if events else None
 

@@ -50,7 +50,8 @@ class Asker:
         self.names = Names(self.wording.tables["names"], rng)
         self.by_plot: dict[str, list[Event]] = {}
         for event in timeline.events:
-            self.by_plot.setdefault(event.plot, []).append(event)
+            if event.told:
+                self.by_plot.setdefault(event.plot, []).append(event)
         self.texts = "\n".join(told.post.text for told in timeline.told)
 
     # What most questions need.

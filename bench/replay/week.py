@@ -1,8 +1,9 @@
 """The posts that come with the package, asked as people would ask: hand-written questions with their answers.
 
-    python -m bench.replay.week
+    python -m bench.replay.week [FILE]
 
-Prints what was answered otherwise than expected, and how many were answered as they must be.
+FILE: week.toml, which answering was developed with, or week-unseen.toml, which it was not. Prints what was answered
+otherwise than expected, and how many were answered as they must be.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 import tempfile
 import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,19 +89,20 @@ def answers(store: Store, asked: list[Asked], answer: Callable[[str, Store, floa
 
 
 def main() -> int:
-    asked, good = load(), 0
+    asked, faults = load(Path(sys.argv[1]) if len(sys.argv) > 1 else QUESTIONS), Counter[str]()
     with tempfile.TemporaryDirectory() as folder:
         store = open_store(f"sqlite:{folder}/posts.db", StoreSection(), write=True)
         try:
             for question, answer in zip(asked, answers(store, asked, ask), strict=True):
                 wrong = fault(question, answer)
-                good += not wrong
+                faults[wrong] += 1
                 if wrong:
                     print(f"{question.text}\n  {wrong}: {answer.text}\n  wanted: {question.gold or 'no answer'}")
         finally:
             store.close()
-    print(f"{good} of {len(asked)} as they must be")
-    return 0 if good == len(asked) else 1
+    wrongs = ", ".join(f"{many} {wrong}" for wrong, many in faults.most_common() if wrong)
+    print(f"{faults['']} of {len(asked)} as they must be{': ' if wrongs else ''}{wrongs}")
+    return 0 if faults[""] == len(asked) else 1
 
 
 if __name__ == "__main__":

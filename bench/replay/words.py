@@ -11,7 +11,7 @@ from typing import Any
 from bench.replay.kinds import KINDS, Kind
 from bench.replay.template import parse, slots
 
-FIRST_SEED = {"dev": 0, "dev-b": 500, "unseen": 1000}  # which seeds have which wording
+FIRST_SEED = {"dev": 0, "dev-b": 300, "dev-c": 600, "unseen": 1000}  # which seeds have which wording
 FOLDER = Path(__file__).parent / "wording"
 LANGUAGES = ("es", "de", "fr", "pt", "it", "ja", "zh")
 GENERAL = ("names", "accounts", "wrap", "chatter", "ask")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,13 @@ from gigafactory.model.spec import Param  # noqa: E402
 
 TINY = ModelConfig(layers=1, width=16, heads=2, kv_heads=1, head_dim=8, vocab=40, context=64, ffn_width=24)
 PROMPT = list(range(1, 13))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_to_compile() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(scope="module")

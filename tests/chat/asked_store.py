@@ -1,4 +1,4 @@
-"""A store in memory, for tests of what is built on stores: the plainest thing that keeps the promise of feed/store.py."""
+"""A store in memory, for tests of what is built on stores: the plainest that keeps the promise of feed/store.py."""
 
 from __future__ import annotations
 

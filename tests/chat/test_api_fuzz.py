@@ -15,8 +15,14 @@ import httpx
 import pytest
 from chat_store import make_service
 
+from gigafactory.chat.saved import SavedAnswers
 from gigafactory.chat.server import build_app
+from gigafactory.chat.service import Service
 from gigafactory.factory.chat import ChatSection, ServerSection
+from gigafactory.factory.feed import StoreSection
+from gigafactory.feed.open import open_store
+from gigafactory.feed.replay import load, shipped
+from gigafactory.feed.store import Query
 
 SECONDS = float(os.environ.get("FUZZ_SECONDS", "180"))
 GET = ["/", "/status", "/health", "/v1/models", "/v1/models/{}", "/v1/answers/{}", "/v1/responses/{}"]
@@ -159,8 +165,15 @@ def test_garbage_is_answered_with_clear_errors(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.slow
-def test_minutes_of_garbage_leave_memory_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    app = app_for(tmp_path, monkeypatch)
+def test_minutes_of_garbage_leave_memory_as_it_was(tmp_path: Path) -> None:
+    """As users have it: the SQLite store with the shipped posts, and questions made of their words."""
+    store = open_store(f"sqlite:{tmp_path}/posts.db", StoreSection(), write=True)
+    now = load(shipped(), store)
+    words = [word for one in store.search(Query(limit=1000)).posts for word in one.text.split()]
+    rng = random.Random(0)
+    TEXTS.extend(" ".join(rng.choices([*words, *TEXTS], k=rng.randrange(1, 12)))[:4000] for _ in range(500))
+    section = ChatSection(server=ServerSection(requests_per_minute=10_000_000))
+    app = build_app(Service(store, section, lambda: now, SavedAnswers(tmp_path / "answers.db")))
     asyncio.run(storm(app, 100, time.monotonic() + 20, 2000))
     before, until, seen = resident_bytes(), time.monotonic() + SECONDS, {}
     seed = 1000

@@ -241,8 +241,15 @@ def test_errors_never_show_a_traceback(tmp_path: Path, monkeypatch: pytest.Monke
     def broken() -> None:
         raise RuntimeError("secret of the house")
 
+    def away() -> None:
+        raise UserError("postgresql://secret@house: no connection")
+
     monkeypatch.setattr(service, "status", broken)
+    monkeypatch.setattr(service.saved, "conversations", lambda *ignored: away())
     with served(service) as address:
+        reply = httpx.get(f"{address}/v1/conversations")
+        assert (reply.status_code, reply.headers["retry-after"]) == (503, "5")
+        assert "secret" not in reply.text
         reply = httpx.get(f"{address}/status")
         assert (reply.status_code, reply.json()["error"]["type"]) == (500, "server_error")
         assert "secret" not in reply.text

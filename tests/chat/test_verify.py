@@ -152,6 +152,8 @@ def test_any_text_gets_a_verdict(sentence: str, text: str) -> None:
 LAUNCH = "Liftoff! Falcon 9 launched from Cape Canaveral at 14:02 UTC today with 23 satellites. Booster landed."
 BRIDGE = "The Harbor Bridge is closed to all traffic until 6 am Monday, 12 people injured and 5 dead in the crash."
 GAME = "FINAL: Lakers beat Celtics 110-102 before 18,000 fans."
+CORRECTED = "The bridge stays closed until 9 December, not 2 December."
+MOVED = "The concert is moved from 20 November to 4 December."
 SALE = "Correction: Optivane Airways is sold for $75.6m. We earlier said $87.2 million; that was wrong."
 
 
@@ -188,6 +190,20 @@ SALE = "Correction: Optivane Airways is sold for $75.6m. We earlier said $87.2 m
         ("The ferry sails at 9.", "The ferry may sail at 9.", "partly"),
         ("The ferry may sail at 9.", "The ferry sails at 9.", "partly"),
         ("Paula Stern opened the bridge.", "Mara Ellison opened the bridge.", "contradicted"),
+        ("The concert is on 20 November.", MOVED, "contradicted"),
+        ("The concert is on 4 December.", MOVED, "supported"),
+        ("The concert is moved from 4 December to 20 November.", MOVED, "contradicted"),
+        ("The bridge stays closed until 9 December.", CORRECTED, "supported"),
+        ("The bridge stays closed until 2 December.", CORRECTED, "contradicted"),
+        ("Reports of a closure are not false.", "Reports of a closure are false.", "contradicted"),
+        ("We will not not close Dunmere.", "Reports are false. We will not close Dunmere.", "contradicted"),
+        ("The winning time was 2:23:51.", "The winning time was 2:23:51, not 2:24:51.", "supported"),
+        ("The winning time was 2:23:59.", "The winning time was 2:23:51.", "contradicted"),
+        ("12 trains run today.", "Only 3 of 12 trains run today.", "partly"),
+        ("Mayor Lund has been re-elected.", "Mayor Lund has resigned over the scandal.", "partly"),
+        ("The ferry sails at 9.", "If the wind drops, the ferry sails at 9.", "partly"),
+        ("The station was not evacuated.", "Police denied that the station was evacuated.", "partly"),
+        ("The quake had a magnitude of 5.8.", "The quake had a magnitude of M5.8.", "supported"),
         ("Mara Ellison said the ferry sails at 9.", "The ferry sails at 9, said Mara Ellison.", "supported"),
         ("Paula Stern said the ferry sails at 9.", "The ferry sails at 9, said Mara Ellison to Paula Stern.", "partly"),
         ("About 200 people came.", "213 people came.", "supported"),
@@ -217,6 +233,14 @@ def test_cases(sentence: str, text: str, expected: str) -> None:
 )
 def test_who_said_it_and_when(sentence: str, expected: str) -> None:
     assert verify(sentence, [post(GAME, author="scores")], NOW).verdict == expected
+
+
+def test_reposts() -> None:
+    text = f"RT @scores: {GAME}"
+    repost = post(text, author="fan")
+    for sentence in (text, "RT @scores: FINAL: Lakers beat Celtics 110-102 before 18,000 fans.", f"@scores: {GAME}"):
+        assert verify(sentence, [repost], NOW).verdict is Verdict.SUPPORTED
+    assert verify(f"@rival: {GAME}", [repost], NOW).verdict is Verdict.CONTRADICTED
 
 
 def test_a_copied_today_is_not_the_readers() -> None:

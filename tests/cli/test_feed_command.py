@@ -120,7 +120,8 @@ def test_what_training_may_not_read_is_left_out(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize(
     ("source", "why"),
     [
-        ({"path": "nothing.jsonl"}, "feed.sources[0].path: "),
+        ({"path": "nothing.jsonl"}, "nothing.jsonl: no such file"),
+        ({"path": "."}, ": not a file"),
         ({"kind": "x", "token_env": "NO_SUCH_TOKEN", "rules": ["cat"], "train_ok": False}, "NO_SUCH_TOKEN is not set"),
         ({"kind": "jetstream", "rules": ["ann"]}, "feed.sources[0].rules[0]: must be a DID"),
         ({"kind": "jetstream", "url": "wss://"}, "feed.sources[0].url: "),

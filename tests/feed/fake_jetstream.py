@@ -81,7 +81,7 @@ class Happened:
 def story(seed: int, count: int, *, v2: bool) -> list[Happened]:
     """`count` events of some accounts: posts written, edited, deleted and written anew, accounts come and go."""
     rng = random.Random(seed)
-    dids = [f"did:plc:{name}" for name in ("ann", "bob", "cy", "dee", "eve")]
+    dids = [f"did:plc:{name}" for name in ("ann", "bob", "cy", "dee", "eve", "flo", "gus", "hal", "ida", "jon")]
     posts: dict[str, set[str]] = {did: set() for did in dids}
     gone: set[str] = set()
     us = int(START * 1e6) - 3_600_000_000
@@ -101,15 +101,15 @@ def story(seed: int, count: int, *, v2: bool) -> list[Happened]:
             rkey = f"r{len(log)}"
             posts[did].add(rkey)
             log.append(Happened(seq, us, did, "create", rkey, text))
-        elif choice < 0.68:
+        elif choice < 0.70:
             log.append(Happened(seq, us, did, "update", rng.choice(sorted(posts[did])), text))
-        elif choice < 0.82:
+        elif choice < 0.79:
             log.append(Happened(seq, us, did, "delete", rng.choice(sorted(posts[did]))))
-        elif choice < 0.88:
+        elif choice < 0.86:
             log.append(Happened(seq, us, did, "like", f"l{len(log)}"))
-        elif choice < 0.93:
+        elif choice < 0.965:
             log.append(Happened(seq, us, did, "identity", text=f"{did[8:]}.example"))
-        elif choice < 0.97 or not v2:
+        elif choice < 0.98 or not v2:
             gone.add(did)
             posts[did].clear()
             status = rng.choice(["deleted", "takendown", "suspended", "deactivated"])

@@ -258,6 +258,7 @@ class FakeX:
         self.bad_rules: dict[str, str] = {}
         self.refusals: list[tuple[int, dict[str, str], Any] | None] = []
         self.failing: dict[str, list[tuple[int, dict[str, str], Any]]] = {}
+        self.broken_backfills = 0  # connections that break before any of it was sent
         self.asked: list[Asked] = []
         self.connections: list[Connection] = []
         self.charged: set[tuple[str, str]] = set()
@@ -373,7 +374,11 @@ class FakeX:
             return False
         self.connections.append(connection)
         try:
-            if "backfill_minutes" in asked.params:
+            if "backfill_minutes" in asked.params and self.broken_backfills > 0 and filtered:
+                self.broken_backfills -= 1
+                asyncio.get_running_loop().call_later(1.0, connection.raw, b"\r\n")
+                asyncio.get_running_loop().call_later(2.0, connection.close, "reset")
+            elif "backfill_minutes" in asked.params:
                 now = self.world.clock.now()
                 for kind, entry in self._past(now - 60 * int(asked.params["backfill_minutes"]), now + 1):
                     if (message := wants(kind, entry)) is not None:

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # The server and those of its libraries that a Debian image does not always hold.
@@ -39,6 +39,7 @@ shared_buffers = 256MB
 max_wal_size = 1GB
 # what docs/chat.md asks of a server whose deleted posts are to leave the disk: no old log segment is kept for reuse
 wal_recycle = off
+fsync = {fsync}
 min_wal_size = 32MB
 """
 
@@ -71,7 +72,7 @@ def program_folder() -> Path:
 class Postgres:
     """One server, on a Unix socket only. `folder` holds its data and is its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, fsync: bool) -> None:
         self.data, self._sockets = folder / "data", folder / "socket"
         self._programs = program_folder()
         root = self._programs.parents[3]
@@ -96,7 +97,7 @@ class Postgres:
         )
         assert made.returncode == 0, made.stderr
         with open(self.data / "postgresql.conf", "a") as settings:
-            settings.write(SETTINGS.format(sockets=self._sockets))
+            settings.write(SETTINGS.format(sockets=self._sockets, fsync="on" if fsync else "off"))
         self._log = folder / "log"
         self._server: subprocess.Popen[bytes] | None = None
 
@@ -119,20 +120,26 @@ class Postgres:
                 preexec_fn=_die_with_parent,
             )
         while True:
-            assert self._server.poll() is None, self._log.read_text()[-1000:]
+            if self._server.poll() is not None:
+                log = self._log.read_text()[-1000:]
+                assert "is still in use" in log, log  # a process that was killed is not quite gone
+                time.sleep(0.1)
+                return self.start()
             try:
-                psycopg.connect(self.url).close()
-                return
+                return psycopg.connect(self.url).close()
             except psycopg.OperationalError:
                 time.sleep(0.02)
 
     def kill(self) -> None:
         """As a power cut does to its processes: all of them are gone at once."""
         assert self._server is not None
-        os.killpg(self._server.pid, signal.SIGKILL)
-        for child in _in_session(self._server.pid):  # a backend is a session of its own
-            os.kill(child, signal.SIGKILL)
+        everyone = [self._server.pid, *_children(self._server.pid)]  # a backend is no member of its group
+        for pid in everyone:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._server.wait()
+        while any(Path(f"/proc/{pid}").exists() for pid in everyone):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         if self._server is not None and self._server.poll() is None:
@@ -141,11 +148,12 @@ class Postgres:
 
 
 @contextmanager
-def running_postgres() -> Iterator[Postgres]:
-    """In a folder that is gone afterwards, and that the server may enter under another name than ours."""
+def running_postgres(*, fsync: bool = False) -> Iterator[Postgres]:
+    """In a folder that is gone afterwards, and that the server may enter under another name than ours. fsync: as on a
+    real server; a process that is killed loses nothing without it either, only a machine does."""
     folder = Path(tempfile.mkdtemp(prefix="gigafactory-postgres-"))
     try:
-        server = Postgres(folder)
+        server = Postgres(folder, fsync=fsync)
         try:
             server.start()
             yield server
@@ -155,7 +163,7 @@ def running_postgres() -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _in_session(parent: int) -> list[int]:
+def _children(parent: int) -> list[int]:
     listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True).stdout
     return [int(pid) for pid in listed.split()]
 

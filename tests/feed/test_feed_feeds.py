@@ -250,6 +250,15 @@ def test_it_asks_only_for_what_changed_and_when_it_may() -> None:
     assert store.batches[0] == 1
 
 
+def test_a_little_that_unpacks_to_a_lot_is_stopped() -> None:
+    async def main() -> None:
+        async with FakeSite(1, "rss", ["bomb"]) as site:
+            feed = await read(site, PlainStore(), 1, poll_s=300)
+            assert "the answer is larger than 8.4 MB" in feed.status().sources[0].last_error
+
+    run_virtually(main())
+
+
 def test_a_feed_that_is_gone_ends_the_source() -> None:
     async def main() -> None:
         async with FakeSite(1, "rss", ["", "http 410"]) as site:

@@ -41,7 +41,7 @@ def test_the_check_sees_what_is_lost_doubled_or_wrong(kind: Kind) -> None:
 
 @pytest.mark.alone
 def test_a_killed_writer_loses_nothing_and_doubles_nothing(kind: Kind, request: pytest.FixtureRequest) -> None:
-    _rounds(kind, request, 4)
+    _rounds(kind, request, 3)
 
 
 @pytest.mark.slow

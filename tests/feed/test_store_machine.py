@@ -116,7 +116,7 @@ def _unordered(changes: Sequence[Any]) -> list[Any]:
 
 
 def test_a_store_holds_what_its_history_says(kind: Kind, parts_of_3: None) -> None:
-    _run(kind, 40 if kind.name == "sqlite" else 15, 15)
+    _run(kind, 12 if kind.name == "sqlite" else 4, 12)
 
 
 @pytest.mark.slow

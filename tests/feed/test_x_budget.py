@@ -92,13 +92,18 @@ def test_reading_stops_before_the_budget_is_overdrawn_and_goes_on_in_the_next_mo
             paid = ("/2/tweets/search/stream", "/2/tweets/search/recent", "/2/tweets")
             assert [asked.path for asked in fake.asked[before:] if asked.path in paid] == []
             assert not reader.connector.health.connected
-            await asyncio.sleep(next_month(START) - world.clock.now() + 5)
+            await asyncio.sleep(next_month(START) - world.clock.now() - DAY)
+            unread = world.post("zoe", "news that would have to be paid for")
+            await asyncio.sleep(DAY + 5)
             assert reader.connector.health.connected
             assert reader.connector.health.spent_usd == 0
             id = world.post("bob", "news in December")
             await asyncio.sleep(1)
+            await asyncio.sleep(60)
             assert id in reader.posts()
+            assert unread not in reader.posts()
             assert fake.charged_usd("2026-11") <= 0.50
+            assert fake.charged_usd("2026-12") == 0.015
 
     run_virtually(main(), 30 * DAY)
 

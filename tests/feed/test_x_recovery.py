@@ -13,6 +13,7 @@ from x_reader import reading, wrong
 
 from gigafactory.errors import UserError
 from gigafactory.feed.x_follow import Means, Plan, means
+from gigafactory.feed.x_http import check_token, check_url
 
 STREAM = "/2/tweets/search/stream"
 SEARCH = "/2/tweets/search/recent"
@@ -175,6 +176,21 @@ def test_a_gap_outlives_a_crash_in_the_middle_of_filling_it() -> None:
     run_virtually(main())
 
 
+def test_a_connection_that_breaks_before_its_backfill_came_has_not_caught_up() -> None:
+    async def main() -> None:
+        async with reading(enterprise=True) as (world, fake, reader):
+            await asyncio.sleep(100)
+            await reader.crash()
+            await away(world, 150, 50)
+            fake.broken_backfills = 3
+            reader.start()
+            await asyncio.sleep(100)
+            assert wrong(world, reader) == []
+            assert [int(asked["backfill_minutes"]) for asked in special(fake, STREAM)] == [4, 4, 4, 4]
+
+    run_virtually(main())
+
+
 def test_more_than_a_week_away_is_lost_in_part_and_told() -> None:
     async def main() -> None:
         async with reading() as (world, _, reader):
@@ -192,6 +208,25 @@ def test_more_than_a_week_away_is_lost_in_part_and_told() -> None:
             assert lost in reader.told
 
     run_virtually(main(), 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["{", "5", "[]", '{"read_to":{"posts":"x"}}', '{"gaps":[[0,1e300]]}', '{"read_to":{"posts":NaN}}', "[" * 10_000],
+)
+def test_a_cursor_that_cannot_be_read_is_told_and_reading_begins_now(cursor: str) -> None:
+    async def main() -> None:
+        async with reading() as (world, _, reader):
+            await reader.crash()
+            reader.store.cursors["x"] = cursor
+            reader.start()
+            await asyncio.sleep(5)
+            id = world.post("ann", "news")
+            await asyncio.sleep(1)
+            assert id in reader.posts()
+            assert "the saved place in the stream cannot be read: reading on from now" in reader.told
+
+    run_virtually(main())
 
 
 def test_a_rule_that_search_does_not_take_is_told_and_the_others_are_asked() -> None:
@@ -242,9 +277,13 @@ def test_a_stream_that_is_refused_for_good_ends_with_one_line(status: int, caplo
     assert TOKEN not in caplog.text
 
 
-def test_a_token_that_cannot_be_one_is_refused_without_showing_it() -> None:
-    from gigafactory.feed.x_http import check_token
+@pytest.mark.parametrize("url", ["wss://api.x.com", "https://", "http://[::1", "https://token@api.x.com", "http://a:b"])
+def test_an_address_that_cannot_be_x_is_refused(url: str) -> None:
+    with pytest.raises(UserError, match=r"^url: must be like https://api.x.com, got "):
+        check_url(url)
 
+
+def test_a_token_that_cannot_be_one_is_refused_without_showing_it() -> None:
     for token in ("", "  ", "two words", "schlüssel", "a\nb"):
         with pytest.raises(UserError, match="must be printable ASCII") as told:
             check_token(token)

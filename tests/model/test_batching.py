@@ -1,8 +1,10 @@
 """Many texts at once against one at a time: the same ids, whoever else writes, comes, or goes."""
 
 import functools
+from collections.abc import Iterator
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -22,6 +24,13 @@ FAMILIES = {
     "grok": grok_config(**SIZES, ffn_width=40, experts=4, attention_multiplier=0.5, attention_softcap=2.0),
     "llama": ModelConfig(**SIZES, ffn_width=48, tie_embeddings=False, rope_base=500.0),
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_to_compile() -> Iterator[None]:
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture(autouse=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -101,13 +102,16 @@ def extras(kept: Kept) -> dict[str, Any]:
     return {**fields, "answer_id": kept.id, "citations": [url for url in urls if url]}
 
 
-def sampling(wanted: Common, longest: int, most: int | None, stop: Sequence[str] = (), seed: int = 0) -> Sampling:
+def sampling(
+    wanted: Common, longest: int, most: int | None, stop: Sequence[str] = (), seed: int | None = None
+) -> Sampling:
+    """How a model writes for this request; without a seed it writes something else every time."""
     temperature = 1.0 if wanted.temperature is None else wanted.temperature
     return Sampling(
         max_tokens=min(most or longest, longest),
         temperature=temperature,
         top_p=wanted.top_p or 1.0,
-        seed=seed,
+        seed=secrets.randbelow(2**31) if seed is None else seed,
         stop=tuple(stop),
     )
 

@@ -36,7 +36,7 @@ def router(desk: Desk) -> APIRouter:
         asking = await desk.asking(request, wanted, keep=bool(wanted.store))
         if model is not None:
             most = wanted.max_completion_tokens or wanted.max_tokens
-            how = sampling(wanted, desk.service.section.answer.max_tokens, most, wanted.stop, wanted.seed or 0)
+            how = sampling(wanted, desk.service.section.answer.max_tokens, most, wanted.stop, wanted.seed)
             pieces = await begin(model, turns, how)
             written = _Written(desk, model, question, asking)
             if wanted.stream:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from gigafactory.chat.answer import Answer, Citation, Claim, Cost, Superseded, Verdict, Window
 from gigafactory.chat.events import Settled, Statement, originals, settle
+from gigafactory.chat.overview import overview
 from gigafactory.chat.question import Asked, Kind, read_question
 from gigafactory.chat.quoting import claim_of, nearest, no_answer, posts_with_quote, short
 from gigafactory.chat.retrieve import Gathered, gather, with_threads
@@ -67,9 +68,10 @@ def ask(
         answer, posts = (again, more) if again.claims else (answer, posts)
     answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
     if writer is not None and answer.claims:
+        from gigafactory.chat.checkers import open_checker
         from gigafactory.chat.reword import reword
 
-        answer = reword(answer, posts, writer, section, now)
+        answer = reword(answer, posts, writer, section, now, open_checker(section.checker))
         answer = replace(answer, cost=replace(answer.cost, seconds=stopwatch() - started))
     return answer
 
@@ -89,6 +91,8 @@ def _answer(
     """The quoted answer, and the posts that it cites."""
     started = stopwatch()
     base = _base(asked, now, authors, not_authors, sources)
+    if base is not None and asked.kind is Kind.NEWS and not (asked.terms or asked.quotes or asked.speaker):
+        return _all_news(_blank(store, now, asked), store, base, now, trust, section)
     if base is None or not (asked.terms or asked.quotes or asked.speaker):
         reason = "no post can match these filters" if base is None else "the question names nothing to look for"
         return no_answer(_blank(store, now, asked), reason, ()), ()
@@ -123,8 +127,8 @@ def _base(
         only = (asked.speaker,)
     if asked.window.since is not None and asked.window.since >= until:
         return None
-    return Query(since=asked.window.since, until=until, authors=only,
-                 not_authors=tuple(author.removeprefix("@") for author in not_authors), sources=tuple(sources))  # fmt: skip
+    others = tuple(author.removeprefix("@") for author in not_authors)
+    return Query(since=asked.window.since, until=until, authors=only, not_authors=others, sources=tuple(sources))
 
 
 def _blank(store: Store, now: float, asked: Asked) -> Answer:
@@ -208,6 +212,22 @@ def _what_they_wrote(
         return no_answer(blank, reason, nearest(gathered, (), section.nearest)), ()
     text = "\n".join(claim.text for claim in claims)
     return replace(blank, text=text, claims=tuple(claims), grounded=True), tuple(posts)
+
+
+def _all_news(
+    blank: Answer, store: Store, base: Query, now: float, trust: Mapping[str, float], section: AnswerSection
+) -> tuple[Answer, tuple[Post, ...]]:
+    """What most accounts write about, where the question names nothing."""
+    told, read = overview(store, base, trust)
+    checked = [(claim_of(one, now, section.support), one.post) for one in told]
+    kept = [(claim, post) for claim, post in checked if claim.verdict is Verdict.SUPPORTED]
+    blank = replace(blank, cost=Cost(posts_read=read))
+    if not kept:
+        reason = "no two accounts write about the same thing" if read else "there are no posts"
+        return no_answer(blank, reason + (f" ({blank.window.words})" if blank.window.words else ""), ()), ()
+    text = "\n".join(claim.text for claim, _ in kept)
+    answer = replace(blank, text=text, claims=tuple(claim for claim, _ in kept), grounded=True)
+    return answer, tuple(post for _, post in kept)
 
 
 def _reason(found: Found, settled: Settled, gathered: Gathered) -> str:

@@ -22,13 +22,17 @@ PAST, AHEAD = words("past"), words("ahead")
 BEFORE_MAY = frozenset(("in", "last", "next", "since", "until", "by", "of", "early", "late", "mid"))  # the month
 
 
+BEGIN = frozenset(("last", "next", "this", "noon", "midday", "midnight")).union(MONTHS, WEEKDAYS, DAY_WORDS, DIGITS)
+
+
 @dataclass(frozen=True, slots=True)
 class Moment:
     """A date, a part of one, or a time of day.
 
     grain: "year", "month", "day", "weekday", "decade" or "time". year, month, day: what is written or follows from when
     the text was written; None where unknown. days: the dates it can mean ("Friday" is the one before or the one to
-    come). minutes: of a time of day, in UTC if `zoned` (more than one where the zone's summer time is not said).
+    come). minutes: of a time of day, in UTC if `zoned` (more than one where the zone's summer time is not said); second:
+    None where it is not said.
     relative: it was counted from the writer's time. first, last: its tokens.
     """
 
@@ -42,6 +46,7 @@ class Moment:
     days: frozenset[date] = frozenset()
     minutes: tuple[int, ...] = ()
     zoned: bool = False
+    second: int | None = None
     relative: bool = False
 
 
@@ -51,6 +56,9 @@ def moments(tokens: Sequence[Token], written_at: float | None) -> tuple[Moment, 
     found: list[Moment] = []
     i = 0
     while i < len(tokens):
+        if tokens[i].kind != "number" and tokens[i].word not in BEGIN:
+            i += 1
+            continue
         moment = _time(tokens, i) or _iso(tokens, i) or _dated(tokens, i, now) or _relative(tokens, i, now)
         moment = moment or _year(tokens, i)
         if moment:
@@ -76,6 +84,8 @@ def carried(claimed: Moment, given: Sequence[Moment], written_at: float | None) 
 
 
 def _same_time(a: Moment, b: Moment) -> bool:
+    if a.second not in (None, b.second):
+        return False
     if a.zoned == b.zoned:
         return bool(set(a.minutes) & set(b.minutes))
     unzoned, zoned = (b, a) if a.zoned else (a, b)
@@ -377,13 +387,13 @@ def _time(tokens: Sequence[Token], i: int) -> Moment | None:
     if hour is None or (i and tokens[i - 1].text == ":" and tokens[i - 1].end == tokens[i].start):
         return None
     last, minute = i, 0
-    clock = False
+    clock, second = False, None
     if _word(tokens, i + 1) == ":" and (value := _whole(tokens, i + 2)) is not None and len(tokens[i + 2].text) == 2:
         if tokens[i + 1].start != tokens[i].end or tokens[i + 2].start != tokens[i + 1].end or value > 59:
             return None
         minute, last, clock = value, i + 2, True
         if _word(tokens, last + 1) == ":" and _whole(tokens, last + 2) is not None:
-            last += 2
+            second, last = _whole(tokens, last + 2), last + 2
     elif len(tokens[i].text) == 4 and _word(tokens, i + 1) in ("utc", "gmt", "z", "zulu"):
         hour, minute, clock = hour // 100, hour % 100, True
     suffix = _word(tokens, last + 1)
@@ -394,13 +404,13 @@ def _time(tokens: Sequence[Token], i: int) -> Moment | None:
         last, clock = last + 1, True
     if not clock or hour > 24 or minute > 59:
         return None
-    return _zoned(tokens, i, last, (hour % 24) * 60 + minute)
+    return _zoned(tokens, i, last, (hour % 24) * 60 + minute, second)
 
 
-def _zoned(tokens: Sequence[Token], first: int, last: int, minute: int) -> Moment:
+def _zoned(tokens: Sequence[Token], first: int, last: int, minute: int, second: int | None = None) -> Moment:
     zone = ZONES.get(_word(tokens, last + 1))
     if zone is None or (tokens[last + 1].text.islower() and tokens[last + 1].word not in ("utc", "gmt", "z")):
-        return Moment("time", _text(tokens, first, last), first, last, minutes=(minute,))
+        return Moment("time", _text(tokens, first, last), first, last, minutes=(minute,), second=second)
     text = _text(tokens, first, last + 1)
     minutes = tuple(int(minute - 60 * hours) % 1440 for hours in zone)
-    return Moment("time", text, first, last + 1, minutes=minutes, zoned=True)
+    return Moment("time", text, first, last + 1, minutes=minutes, zoned=True, second=second)

@@ -10,6 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -285,8 +286,10 @@ def open_engine(where: str, *, slots: int = 8, waiting: int = 64) -> Engine:
     """
     writer: TextWriter = open_writer(where)
     generator = Generator(writer.weights.params, writer.weights.config, serving_options())
+    # the generator has the parameters as it wants them; what was read need not stay
+    speaker = replace(writer, weights=replace(writer.weights, params={}))
     chat = writer.weights.chat_template is not None
-    return Engine(generator, writer, served_name(where), chat=chat, slots=slots, waiting=waiting)
+    return Engine(generator, speaker, served_name(where), chat=chat, slots=slots, waiting=waiting)
 
 
 def served_name(where: str) -> str:

@@ -19,7 +19,8 @@ CLOSE = 0.72  # of the best quality: statements below are of something else
 @dataclass(frozen=True, slots=True)
 class Statement:
     """A sentence that gives what is asked. at: when it was first written, in Unix seconds (of the original, where the
-    post is a copy). quality: how well it fits the question, 0 to 1. doubt: why it is no fact, "" if it is one."""
+    post is a copy). others: values of the same kind elsewhere in its post. quality: how well it fits the question, 0 to
+    1. doubt: why it is no fact, "" if it is one."""
 
     reading: Reading
     sentence: Sentence
@@ -29,6 +30,7 @@ class Statement:
     at: float
     trust: float
     doubt: str = ""
+    others: tuple[Value, ...] = ()
 
     @property
     def post(self) -> Post:
@@ -91,6 +93,7 @@ def settle(statements: Sequence[Statement], kind: Kind, most: int) -> Settled:
     surest = max(one.trust for one in facts)
     facts = [one for one in facts if one.trust >= 0.5 * surest]
     facts.sort(key=lambda one: (one.at, one.quality, one.post.id))
+    facts = _unworded(facts, kind)
     fallen, by = _taken_back(facts, kind)
     standing = [one for one in facts if id(one) not in fallen]
     if not standing:
@@ -112,8 +115,10 @@ def settle(statements: Sequence[Statement], kind: Kind, most: int) -> Settled:
             continue
         if not conflict(one.slot.value, newest.slot.value, kind) or any(agree(one.slot.value, v, kind) for v in shown):
             continue
-        shown.append(one.slot.value)
-        replaced.append((one, by.get(id(one), newest)))
+        new = by.get(id(one), newest)
+        if one.at < new.at:
+            shown.append(one.slot.value)
+            replaced.append((one, new))
     return Settled((newest, *same), tuple(replaced), doubtful)
 
 
@@ -134,6 +139,26 @@ def conflict(one: Value, other: Value, kind: Kind) -> bool:
     if kind in (Kind.WHO, Kind.WHEN, Kind.WHERE):
         return not set(one) & set(other)
     return kind in (Kind.NUMBER, Kind.SCORE) and one != other
+
+
+def _unworded(facts: Sequence[Statement], kind: Kind) -> list[Statement]:
+    """Corrections that no word marks: a post holds the value that its author gave before, and another one."""
+    found: list[Statement] = []
+    for place, one in enumerate(facts):
+        before = [
+            e.slot.value for e in facts[:place] if e.post.author_id == one.post.author_id and e.post is not one.post
+        ]
+        value, others = one.slot.value, [other for other in one.others if not agree(other, one.slot.value, kind)]
+        old = [other for other in others if any(agree(other, earlier, kind) for earlier in before)]
+        said = bool(value) and any(agree(value, earlier, kind) for earlier in before)
+        if said and not old and len(others) == 1 and not one.slot.former:
+            old, value = [value], others[0]  # "we had 5.8, it is 5.6": the new one is the other
+        if old:
+            one = replace(
+                one, slot=replace(one.slot, value=value, former=tuple(dict.fromkeys((*one.slot.former, *old))))
+            )
+        found.append(one)
+    return found
 
 
 def _taken_back(facts: Sequence[Statement], kind: Kind) -> tuple[set[int], dict[int, Statement]]:
@@ -201,9 +226,11 @@ def _news(standing: Sequence[Statement], fallen: Sequence[tuple[Statement, State
     for one in sorted(plain, key=lambda one: (not one.corrects, -one.at, -one.quality)):
         opposed = next((newer for newer in told if conflict(one.slot.value, newer.slot.value, Kind.NEWS)), None)
         if opposed is not None:
-            replaced.append((one, opposed))
+            if one.at < opposed.at:
+                replaced.append((one, opposed))
         elif len(told) < most and all(_differs(one, other) for other in told):
             told.append(one)
+    replaced = [(old, new) for old, new in replaced if old.at < new.at and not chatty(old.sentence)]
     distinct = {same_words(old.reading): (old, new) for old, new in replaced}
     return Settled(tuple(told), tuple(distinct.values())[:3], doubtful)
 

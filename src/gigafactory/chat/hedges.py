@@ -11,6 +11,7 @@ from gigafactory.chat.tokens import Token
 
 NEGATORS, DENIALS, STOP = words("negators"), words("denials"), words("stop")
 DENIALS_OF_ALL = words("denials_of_all")
+WHOLE = DENIALS_OF_ALL | words("conditions")
 # Weakest first: a claim may weaken what a post says, never strengthen it.
 RUMOUR, MODAL, INTENT = "rumour", "possibility", "plan"
 HEDGES = {word: kind for kind in (RUMOUR, MODAL, INTENT) for word in words(f"hedge_{kind}")}
@@ -48,7 +49,7 @@ def marks(tokens: Sequence[Token]) -> tuple[Mark, ...]:
         if token.kind == "word":
             kind = _kind(tokens, i)
             if kind:
-                whole = kind == RUMOUR or token.word in DENIALS_OF_ALL
+                whole = kind == RUMOUR or token.word in WHOLE
                 found.append(Mark(kind, token.word, *_ahead(tokens, i + 1, whole), i))
         i += 1
     return tuple(found)
@@ -94,8 +95,10 @@ def _kind(tokens: Sequence[Token], i: int) -> str:
 def _ahead(tokens: Sequence[Token], i: int, whole: bool) -> tuple[str, frozenset[str]]:
     """(first content stem, all content stems) that a mark before token i touches: up to the end of its clause."""
     head, scope, seen = "", set(), 0
-    for token in tokens[i:]:
-        if not whole and seen and (token.word in BREAKS or (token.word == "," and seen > 1)):
+    for place in range(i, len(tokens)):
+        token = tokens[place]
+        glued = token.word == ":" and place + 1 < len(tokens) and tokens[place + 1].start == token.end  # 14:02
+        if not whole and seen and not glued and (token.word in BREAKS or (token.word == "," and seen > 1)):
             break
         if token.kind not in ("word", "number", "handle") or token.word in STOP:
             continue

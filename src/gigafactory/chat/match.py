@@ -14,19 +14,23 @@ from gigafactory.chat.question import LIGHT, Asked, Kind, Term
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 
-
 _DATE_WORD = re.compile(
     r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|january|february|march|april|may|june|july|august|september|october|"
     r"november|december|utc|gmt|today|tomorrow|yesterday|tonight"
 )
 
 
-_PART_OF_NAME = frozenset(
-    "great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova".split()
-)
+_PART_OF_NAME_WORDS = """
+great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova
+"""
+_PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
+NEUTRAL = 0.99
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
-_UNTIL = frozenset(("until", "till", "til", "bis", "hasta", "jusqu", "fino", "through"))
+_RETURNS = frozenset(("open", "restore", "close"))
+_UNTIL = frozenset(
+    ("until", "till", "til", "before", "by", "from", "not", "earlier", "bis", "hasta", "jusqu", "fino", "through")
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,14 @@ def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: 
     post names nothing else."""
     last = asked.terms[phrase[-1]].word
     others = [t.word for i, t in enumerate(asked.terms) if t.name and i not in phrase]
-    if not others or last in others or term.word == last or not all(word in reading.words for word in others):
+    if (
+        not others
+        or last in others
+        or len(last) < 4
+        or not last.isalpha()
+        or term.word == last
+        or not all(word in reading.words for word in others)
+    ):
         return False
     tokens = reading.tokens
     led = [i for i, token in enumerate(tokens) if token.word == last and i and tokens[i - 1].text[0].isupper()]
@@ -146,13 +157,18 @@ def _phrase(reading: Reading, words: Sequence[str], parents: Sequence[Reading]) 
                     break
                 place += 1 + ahead.index(word)
             else:
-                last = kept[place]
-                stuck = place + 1 < len(kept) and kept[place + 1].start == last.end and last.kind == "number"
-                if not stuck:  # 5b is not 5
+                if not _stuck(kept, place):
                     return 1.0
-        if "".join(words) in sequence:
+        whole = "".join(words)
+        if any(token.word == whole and not _stuck(kept, i) for i, token in enumerate(kept)):
             return 1.0
     return 0.4
+
+
+def _stuck(kept: Sequence[Token], place: int) -> bool:
+    """Does a letter or digit stick to the digits of token `place`? 5b is not 5."""
+    after = kept[place + 1] if place + 1 < len(kept) else None
+    return after is not None and after.start == kept[place].end and kept[place].text[-1].isdigit()
 
 
 def _beside(reading: Reading, asked: Asked) -> float:
@@ -168,21 +184,22 @@ def _beside(reading: Reading, asked: Asked) -> float:
         bound = head is not None and any(
             pair == (index, index + 1) for run in asked.runs for pair in itertools.pairwise(run)
         )
-        best = None
+        fits: list[float] = []
         tokens = reading.tokens
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
             fit = min(_fits(tokens, place, head, terms[index + 1 :], bound), _led(tokens, place, mine))
-            best = fit if best is None else max(best, fit)
-        if best is not None:
-            worst = min(worst, best)
+            fits.append(fit)
+        if fits:
+            # with its noun beside it, it is the one; else what another noun beside it says counts
+            worst = min(worst, min(fits) if bound and max(fits) < 1.0 else max(fits))
     return worst
 
 
 def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool) -> float:
-    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it; bound:
-    the first of them, `head`, stands right behind it."""
+    """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it.
+    bound: the first of them, `head`, stands right behind it."""
     after = _joined(tokens, place)
     alone = True
     for term in later:
@@ -191,13 +208,15 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         place, alone = place + 1, False
         after = _joined(tokens, place)
     if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
-        return 1.0
+        return NEUTRAL if alone else 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
-    if after.text[0].isupper() and not tokens[place].text.isupper() and not shared:
+    other = alone and bound and head is not None and head.stem != after.stem
+    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or not shared):
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
-    thing = not shared or bool(shared & KINDS_OF_THINGS)
+    # a noun, as far as a word tells: unknown, of a thing, or without the ending of a verb
+    thing = not shared or bool(shared & KINDS_OF_THINGS) or not after.word.endswith(("s", "ed", "ing"))
     if (
         alone
         and bound
@@ -208,7 +227,7 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
         and _Said(tokens).says(head, Kind.FACT)[0] == 0
     ):
         return 0.3  # the Xenogen kettle, where the Xenogen stroller is asked
-    return 1.0
+    return NEUTRAL if alone else 1.0
 
 
 def _led(tokens: Sequence[Token], place: int, mine: set[str]) -> float:
@@ -240,8 +259,8 @@ class Said(IntEnum):
 @dataclass(frozen=True, slots=True)
 class Cover:
     """share: weight of the question's other words that are said, 0 to 1. said: how many of them. places: tokens of the
-    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's). predicate: its first word of weight,
-    which mostly tells what is asked."""
+    sentence that say them. clash: it says what excludes a word of the question (the men's final, not the women's).
+    predicate: where the question's first word of weight is said, which mostly tells what is asked."""
 
     share: float
     said: int
@@ -310,6 +329,8 @@ class _Said:
                 same = {i for i in same if not self._before(i) & others}
             if same:
                 return 1.0, same
+        if not self.stems.isdisjoint(CONTRASTS.get(term.stem, ())):
+            return 0.0, set()  # the men's final, where the women's is asked
         if self._concepts is None:
             self._concepts = concepts_in(self.tokens)
         places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
@@ -317,6 +338,10 @@ class _Said:
             return 0.8, places
         # "closed until Friday" says when it reopens
         ends = kind is Kind.WHEN and not self.words.isdisjoint(_UNTIL)
+        if ends and term.concepts & _RETURNS:
+            places = {i for concept in ("close", "outage", "open", "restore") for i in self._concepts.get(concept, ())}
+            if places:
+                return 0.8, places
         if (ends or kind in (Kind.STATE, Kind.FACT)) and term.stem in OPPOSITES:
             line = OPPOSITES[term.stem][0]
             places = {i for i, t in enumerate(self.tokens) if t.stem in OPPOSITES and OPPOSITES[t.stem][0] == line}

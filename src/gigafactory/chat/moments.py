@@ -45,7 +45,10 @@ COUNTS = {
 STEPS_S = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86400.0, "week": 604800.0, "month": 2629800.0}
 
 UNIT = r"seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?|years?"
-_MONTH = r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+_MONTH = (
+    r"(?:jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|"
+    r"sept?(?:ember)?|oct(?:ober)?|nov(?:ember)?|dec(?:ember)?)\.?"
+)
 _WEEKDAY = r"(?:mon|tues?|wed(?:nes)?|thu(?:rs)?|fri|sat(?:ur)?|sun)(?:day)?"
 _FULL_WEEKDAY = r"(?:monday|tuesday|wednesday|thursday|friday|saturday|sunday)"
 _PART = r"(?:early\s+morning|morning|noon|lunchtime|afternoon|evening|night)"
@@ -155,7 +158,8 @@ def read_moment(words: str, here: datetime, named_zone: str | None = None, ahead
     """The day, part of day or time of day in `words`, counted from `here` (in its zone, or in the one named).
 
     Without a day, a clock is the latest such time that is past, or the next one with `ahead`; so is a weekday (today
-    counts as past); a date without a year is the nearest, the past one at twice the distance. None where there is no such date.
+    counts as past); a date without a year is the nearest, the past one at twice the distance.
+    None where there is no such date.
     """
     assert here.tzinfo is not None
     inner = _ZONE.search(words)

@@ -22,6 +22,9 @@ NOT_ONE, ONE_OF = words("not_one"), words("one_of")
 DASHES = frozenset("-–—−")
 
 
+BEGIN = frozenset(("a", "an", *(word.casefold() for word in CURRENCIES))).union(DIGITS, TENS, ORDINALS)
+
+
 @dataclass(frozen=True, slots=True)
 class Quantity:
     """values: one number, or those of a score or range ("8-5") in their order. kind: "count", "percent", "ordinal",
@@ -47,7 +50,8 @@ def quantities(tokens: Sequence[Token], taken: frozenset[int] = frozenset()) -> 
     found: list[Quantity] = []
     i = 0
     while i < len(tokens):
-        quantity = None if i in taken else _at(tokens, i, taken)
+        may = tokens[i].kind == "number" or tokens[i].text in CURRENCIES or tokens[i].word in BEGIN
+        quantity = _at(tokens, i, taken) if may and i not in taken else None
         if quantity:
             found.append(quantity)
             i = quantity.last + 1

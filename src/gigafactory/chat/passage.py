@@ -12,6 +12,8 @@ from gigafactory.chat.numbers import Quantity, quantities
 from gigafactory.chat.sentences import spans
 from gigafactory.chat.tokens import Token, tokens
 
+BEGINNING = 5  # letters
+
 
 @dataclass(frozen=True)
 class Sentence:
@@ -53,6 +55,11 @@ class Sentence:
     def all_stems(self) -> frozenset[str]:
         """Of all its words, stop words too."""
         return frozenset(token.stem for token in self.tokens if token.kind != "symbol")
+
+    @cached_property
+    def beginnings(self) -> frozenset[str]:
+        """How its longer stems begin, for words of one family that end otherwise."""
+        return frozenset(stem[:BEGINNING] for stem in self.all_stems if len(stem) >= BEGINNING)
 
     @cached_property
     def moments(self) -> tuple[Moment, ...]:

@@ -65,7 +65,7 @@ def quotes(text: str) -> tuple[str, ...]:
     return tuple((match["words"] or match["single"]).strip() for match in QUOTED.finditer(text))
 
 
-def speakers(row: tuple[Token, ...]) -> frozenset[str]:
+def speakers(row: tuple[Token, ...], colon: bool = True) -> frozenset[str]:
     """Stems of capitalised words and handles that stand next to a word of saying, or before a colon at the start."""
     found: set[str] = set()
     for i, token in enumerate(row):
@@ -80,8 +80,12 @@ def speakers(row: tuple[Token, ...]) -> frozenset[str]:
             "note",
             "state",
         ):
-            found |= _named(row[max(0, i - 6) : i]) | _named(row[i + 1 : i + 4])
-        elif token.text == ":" and i <= 6:
+            found |= _named(row[max(0, i - 6) : i])
+            if i and row[i - 1].kind == "symbol":  # ..., said Mara Ellison
+                found |= _named(row[i + 1 : i + 4])
+        elif (
+            colon and token.text == ":" and 2 <= i <= 4 and len(_named(row[:i])) == i
+        ):  # "Mara Ellison: ...", not "Update: ..."
             found |= _named(row[:i])
     return frozenset(found)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 from gigafactory.chat.answer import Answer, Citation, Claim, Verdict
 from gigafactory.chat.events import Statement
+from gigafactory.chat.question import quotes_in
 from gigafactory.chat.reading import Reading
 from gigafactory.chat.retrieve import Gathered, same_words
-from gigafactory.chat.question import quotes_in
 from gigafactory.chat.slots import Slot
 from gigafactory.chat.statements import quotes_it, within
 from gigafactory.chat.verify import verify_all
@@ -68,6 +68,8 @@ def posts_with_quote(gathered: Gathered, own: bool) -> Statement | None:
     if own:
         inner = words(gathered.asked.quotes[0])
         holding = [r for r in holding if not any(within(inner, words(quote)) for quote in quotes_in(r.body))]
+    exact = [r for r in holding if all(quote.casefold() in r.body.casefold() for quote in gathered.asked.quotes)]
+    holding = exact or holding
     if not holding:
         return None
     first = min(holding, key=lambda r: (r.bot, r.post.created_at, r.post.source, r.post.id))

@@ -1,5 +1,7 @@
-"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact. Words of a post are data; what
-asks a machine to do something is a mark against the post and nothing else."""
+"""A post as an answer reads it: its sentences, and what makes it unfit to answer as fact.
+
+Words of a post are data: what asks a machine to do something is a mark against the post, nothing else.
+"""
 
 from __future__ import annotations
 
@@ -17,47 +19,74 @@ from gigafactory.chat.windows import BLANK, masked
 from gigafactory.feed.post import Post
 
 _SATIRE = re.compile(
-    r"(?:^|[^a-z])(?:satir(?:e|ical)|parody|spoof|onion|not (?:a )?real news|fake news network|for laughs|fan ?fiction)(?![a-z])"
+    r"(?:^|[^a-z])(?:satir(?:e|ical)|parody|spoof|onion|not (?:a )?real news|fake news network|for laughs|fan "
+    r"?fiction)(?![a-z])"
     r"|#(?:satire|parody|spoof|joke|humou?r|jk|sarcasm)\b|(?<!\w)/(?:s|j)(?!\w)|🤡"
 )
 _SATIRE_HANDLE = re.compile(r"satir|parod|spoof|theonion|notreal|fakenews|humou?r|jokes?(?![a-z])")
 _INJECTION = re.compile(
-    r"\b(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{0,40}\b(?:instructions?|prompts?|rules|guidelines|context|posts|"
+    r"\b(?:ignore|disregard|forget|override|bypass)\b[^.!?\n]{0,40}\b(?:instructions?|prompts?|rules|guidelines|"
+    r"context|posts|"
     r"sources|above|previous|prior|earlier|everything)\b"
-    r"|\b(?:system|developer) (?:prompt|message|instruction|note|override)|\byou are (?:now )?(?:an? )?(?:ai|assistant|chatbot|language model|llm|dan|grok)\b"
-    r"|\b(?:ai|assistants?|chatbots?|bots?|llms?|language models?|models?|grok|gpt|chatgpt)\b[^.!?\n]{0,40}\b(?:must|should|shall|have to|need to|always|please|are to|are required to)\b[^.!?\n]{0,40}\b(?:answer|reply|respond|say|repeat|report|output|cite|state|print|tell|treat|trust|rank|follow|obey)\b"
-    r"|\b(?:answer|reply|respond|output|print|say)\b[^.!?\n]{0,30}\b(?:exactly|only|always|with the (?:word|words|text|phrase)|verbatim)\b[^.!?\n]{0,60}"
+    r"|\b(?:system|developer) (?:prompt|message|instruction|note|override)|\byou are (?:now )?(?:an? )?(?:ai|"
+    r"assistant|chatbot|language model|llm|dan|grok)\b"
+    r"|\b(?:ai|assistants?|chatbots?|bots?|llms?|language models?|models?|grok|gpt|"
+    r"chatgpt)\b[^.!?\n]{0,40}\b(?:must|should|shall|have to|need to|always|please|are to|are required "
+    r"to)\b[^.!?\n]{0,40}\b(?:answer|reply|respond|say|repeat|report|output|cite|state|print|tell|treat|trust|"
+    r"rank|follow|obey)\b"
+    r"|\b(?:answer|reply|respond|output|print|say)\b[^.!?\n]{0,30}\b(?:exactly|only|always|with the (?:word|words|"
+    r"text|phrase)|verbatim)\b[^.!?\n]{0,60}"
     r"(?=.*\b(?:question|asked|user|prompt|assistant|ai|model)\b)"
-    r"|\bwhen(?:ever)? (?:asked|you are asked|anyone asks|a user asks|users? asks?|someone asks)\b|\bif you(?:'re| are) an? (?:ai|llm|assistant|bot|language model)"
-    r"|\b(?:note|message|attention|instructions?|reminder|hey|dear|hello|memo|psa|to) (?:to |for |all |any |every |the )*(?:chat ?bots?|bots|ais?|ai (?:models?|systems?|agents?|assistants?)|"
-    r"assistants?|llms?|language models?|grok|crawlers?|summari[sz]ers?|machines?)\b|\b(?:cite|quote|prefer|rank|trust) (?:only )?this (?:post|account|source|message)\b"
+    r"|\bwhen(?:ever)? (?:asked|you are asked|anyone asks|a user asks|users? asks?|someone asks)\b|\bif you(?:'re|"
+    r" are) an? (?:ai|llm|assistant|bot|language model)"
+    r"|\b(?:note|message|attention|instructions?|reminder|hey|dear|hello|memo|psa|to) (?:to |for |all |any |every "
+    r"|the )*(?:chat ?bots?|bots|ais?|ai (?:models?|systems?|agents?|assistants?)|"
+    r"assistants?|llms?|language models?|grok|crawlers?|summari[sz]ers?|machines?)\b|\b(?:cite|quote|prefer|rank|"
+    r"trust) (?:only )?this (?:post|account|source|message)\b"
     r"|<\s*/?\s*(?:system|instructions?|assistant|tool|im_start|im_end)|\[/?inst\]|<\|"
 )
 _ASKING = re.compile(
-    r"\b(?:anyone|anybody|does anyone|is it true|any word|any news|can someone|can anyone|who knows|confirm\?|wondering (?:if|whether)|"
+    r"\b(?:anyone|anybody|does anyone|is it true|any word|any news|can someone|can anyone|who knows|confirm\?|"
+    r"wondering (?:if|whether)|"
     r"thoughts\?|source\?|true\?|really\?|fr\?)"
 )
 _QUESTION_FORM = re.compile(
-    r"\W*(?:so |and |but |ok |wait,? )?(?:who|what|when|where|why|how|which) (?:\w+ )?(?:is|are|was|were|will|would|should|can|could|did|do|does|has|have)\b"
+    r"\W*(?:so |and |but |ok |wait,? )?(?:who|what|when|where|why|how|which) (?:\w+ )?(?:is|are|was|were|will|"
+    r"would|should|can|could|did|do|does|has|have)\b"
     r"(?! (?:we|you) (?:know|need))"
 )
 _OPINION = re.compile(
-    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)|ought to|deserves?|wants? to see|would love|can'?t wait|"
+    r"\b(?:should(?:'ve| have| be| run| get| go| win| become| resign)|ought to|deserves?|wants? to see|would love|"
+    r"can'?t wait|"
     r"better (?:be|not)|needs to (?:go|resign|win|be))\b"
 )
 _RUMOUR = re.compile(
-    r"\b(?:hearing (?:that|from|reports|rumou?rs|it)|i heard|we(?:'re| are) hearing|heard (?:that|from)|word (?:is|on the street|has it)|rumou?rs?|rumou?red|"
-    r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|reportedly|allegedly|supposedly|purportedly|"
-    r"apparently|(?:a )?(?:friend|cousin|neighbou?r|colleague|guy|someone|somebody|my \w+) (?:\w+ ){0,4}?(?:told|says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
-    r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) (?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
-    r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if (?:this is |it's |that's )?true|don't quote me|"
-    r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official )?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
-    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds like|(?:i|we) (?:\w+ )?(?:think|guess|believe|reckon|suspect|bet|doubt|wonder)|"
-    r"imo|imho|afaik|my guess|my bet|my prediction|i predict|fingers crossed|hopefully|hope|wish|bet it|conflicting reports|early reports|initial reports suggest|tbc|"
+    r"\b(?:hearing (?:that|from|reports|rumou?rs|it)|i heard|we(?:'re| are) hearing|heard (?:that|from)|word "
+    r"(?:is|on the street|has it)|rumou?rs?|rumou?red|"
+    r"unconfirmed|not (?:yet )?(?:been )?(?:confirmed|verified)|unverified|yet to be (?:confirmed|verified)|"
+    r"reportedly|allegedly|supposedly|purportedly|"
+    r"apparently|(?:a )?(?:friend|cousin|neighbou?r|colleague|guy|someone|somebody|my \w+) (?:\w+ ){0,4}?(?:told|"
+    r"says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
+    r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) "
+    r"(?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
+    r"so they say|talk is|the talk|(?:the )?buzz is|tipped (?:to|for|as)|linked with|in the frame|front ?runner|"
+    r"scuttlebutt|rumblings?|murmurs?|no idea (?:if|whether)|don'?t know (?:if|whether)|can'?t say (?:if|whether)|"
+    r"(?:dubious|sketchy|anonymous|unnamed)|supposed to be|hearsay|second ?hand|read (?:it )?somewhere|saw "
+    r"somewhere|unchecked|unsourced|no source|source unclear|waiting to hear|i (?:am|was) told|been told|someone "
+    r"heard|guessing|pure speculation|could be true|may be wrong|might be wrong|could be wrong|"
+    r"gossip|grapevine|whispers?|chatter|leaked|take (?:this|it) with|grain of salt|pinch of salt|big if true|if "
+    r"(?:this is |it's |that's )?true|don't quote me|"
+    r"can'?t confirm|cannot confirm|could not confirm|no confirmation|waiting (?:for|on) (?:official "
+    r")?(?:confirmation|word)|awaiting (?:official )?confirmation|treat with caution|"
+    r"not official|unofficial(?:ly)?|no official (?:word|statement|confirmation)|seems like|looks like|sounds "
+    r"like|(?:i|we) (?:\w+ )?(?:think|guess|believe|reckon|suspect|bet|doubt|wonder)|"
+    r"imo|imho|afaik|my guess|my bet|my prediction|i predict|fingers crossed|hopefully|hope|wish|bet it|"
+    r"conflicting reports|early reports|initial reports suggest|tbc|"
     r"to be confirmed|may or may not|who knows|idk|not sure|so i'm told|i'm told|we're told|tbd)\b"
 )
 _DENIED = re.compile(
-    r"\b(?:false|untrue|not true|no truth|den(?:y|ies|ied)|debunk\w*|contrary to|ignore|dismiss\w*|despite|wrong|hoax|fake|"
+    r"\b(?:false|untrue|not true|no truth|den(?:y|ies|ied)|debunk\w*|contrary to|ignore|dismiss\w*|despite|wrong|"
+    r"hoax|fake|"
     r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
 )
 _WEAK_WORDS = """
@@ -65,17 +94,30 @@ may might could possibly perhaps maybe likely probably potentially unlikely seem
 """
 _WEAK = frozenset(_WEAK_WORDS.split())
 _PAST = re.compile(
-    r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|back in (?:the )?\d|"
+    r"\b(?:flashback|throwback|tbt|on this day|anniversary|remember when|remember the|years? ago|decades? ago|"
+    r"back in (?:the )?\d|"
     r"last (?:year|season|time|decade|century|term|edition|election|meeting|mission)|"
-    r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
-    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|incident|occasion)\b|last (?:month|week)['’]s|previous (?:year|season|decade)|in the past|used to|historically|history|same story|since 1[89]\d\d)\b"
+    r"(?:an? |the |its |their |in )?(?:older|earlier|previous|prior|former|past|old) (?:\w+ ){0,2}?(?:case|flight|"
+    r"launch|term|match|game|event|edition|season|vote|recall|outage|quake|earthquake|"
+    r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|"
+    r"incident|occasion)\b|last (?:month|week)['’]s|last met|(?:their|the) (?:last|previous) (?:meeting|encounter|"
+    r"clash|visit|one)|reverse fixture|earlier this (?:season|year)|(?:months|a month) ago|long ago|once upon|"
+    r"back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|historically|"
+    r"history|not the first (?:time|recall|one)|once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|"
+    r"was|were|won|played|held|paid|said|rejected)|(?:the )?time before|before that|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
-    r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
-    r"misheard|misread|typo|in error|erroneous(?:ly)?|we erred|i erred|earlier (?:\w+ ){0,3}?(?:was|were|is) (?:wrong|incorrect|inaccurate|false|off)|(?:previous|earlier|first|last|prior|initial) (?:post|report|tweet|figure|number|statement|count|version|message|update)|"
-    r"as (?:we|i|previously|earlier|first|initially|originally|wrongly|had) (?:\w+ ){0,2}?(?:said|reported|stated|posted|wrote|written|announced|claimed|told|tweeted|published|thought)|"
-    r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
-    r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|amended|amending|revised|debunk\w*|contrary to)\b"
+    r"\b(?:correction|correcting|corrected|corrects|erratum|we (?:got|had) (?:it|that|this|the \w+) wrong|our "
+    r"mistake|my mistake|mistaken(?:ly)?|misreported|misstated|mistyped|"
+    r"misheard|misread|typo|in error|erroneous(?:ly)?|we erred|i erred|earlier (?:\w+ ){0,3}?(?:was|were|is) "
+    r"(?:wrong|incorrect|inaccurate|false|off)|(?:previous|earlier|first|last|prior|initial) (?:post|report|tweet|"
+    r"figure|number|statement|count|version|message|update)|"
+    r"as (?:we|i|previously|earlier|first|initially|originally|wrongly|had) (?:\w+ ){0,2}?(?:said|reported|stated|"
+    r"posted|wrote|written|announced|claimed|told|tweeted|published|thought)|"
+    r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|"
+    r"apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
+    r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|"
+    r"amended|amending|revised|debunk\w*|contrary to)\b"
 )
 _REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
 _BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
@@ -86,7 +128,8 @@ sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos n
 """
 _OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
 _STARTERS = re.compile(
-    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|latest|now|psa|fyi|live|"
+    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|"
+    r"latest|now|psa|fyi|live|"
     r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
     re.IGNORECASE,
 )
@@ -219,14 +262,14 @@ class Reading:
         year = datetime.fromtimestamp(self.post.created_at, UTC).year
         for sentence in self.sentences:
             for moment in sentence.moments:
-                if (
-                    moment.grain in ("year", "month", "day", "decade")
-                    and moment.year is not None
-                    and moment.year < year
-                ):
-                    if moment.grain in ("year", "decade") or moment.year < year - 1:
-                        return "it tells of another time"
-        return "it tells of another time" if _PAST.search(self.plain) else ""
+                near = year if moment.grain in ("year", "decade") else year - 1
+                dated = moment.grain in ("year", "month", "day", "decade") and moment.year is not None
+                before = sentence.tokens[moment.first - 1].word if moment.first else ""
+                told = moment.grain != "year" or before not in ("from", "to", "about", "around", "of", "circa", "than")
+                if dated and told and (moment.year or 0) < near:
+                    return "it tells of another time"
+        own = fold(" ".join(sentence.own for sentence in self.sentences))
+        return "it tells of another time" if _PAST.search(own) else ""
 
     @cached_property
     def unfit(self) -> str:
@@ -249,9 +292,12 @@ def read(post: Post) -> Reading:
 
 
 _CHATTER = re.compile(
-    r"(?:^|[^a-z])(?:i|i'm|i've|my|me|mine|we're all|lol|lmao|omg|wtf|wow|oof|ugh|yay|wild|unreal|insane|crazy|smh|tbh|ngl|haha\w*|fun|love|loved|hate|"
-    r"hated|awful|boring|beautiful|gorgeous|delicious|favou?rite|as usual|as always|great|nice|what a|can't believe|so (?:they|that|now|happy|sad|glad|proud|excited|tired)|"
-    r"just read|congrats|congratulations|rip|thoughts|prayers|praying|hmm+|heartbroken|gutted|buzzing|fingers crossed|switching|sick of|tired of|fed up|thank(?:s| you))(?![a-z])"
+    r"(?:^|[^a-z])(?:i|i'm|i've|my|me|mine|we're all|lol|lmao|omg|wtf|wow|oof|ugh|yay|wild|unreal|insane|crazy|"
+    r"smh|tbh|ngl|haha\w*|fun|love|loved|hate|"
+    r"hated|awful|boring|beautiful|gorgeous|delicious|favou?rite|as usual|as always|great|nice|what a|can't "
+    r"believe|so (?:they|that|now|happy|sad|glad|proud|excited|tired)|"
+    r"just read|congrats|congratulations|rip|thoughts|prayers|praying|hmm+|heartbroken|gutted|buzzing|fingers "
+    r"crossed|switching|sick of|tired of|fed up|thank(?:s| you))(?![a-z])"
     r"|!!|[\U0001F300-\U0001FAFF\u2600-\u27bf]"
 )
 
@@ -262,7 +308,8 @@ def chatty(sentence: Sentence) -> bool:
 
 
 _PREVIEW = re.compile(
-    r"\b(?:soon|in an hour|later (?:today|tonight)|coming up|preview|kick-?off (?:at|in|soon)|ahead of|next week|stay tuned|"
+    r"\b(?:soon|in an hour|later (?:today|tonight)|coming up|preview|kick-?off (?:at|in|soon)|ahead of|next week|"
+    r"stay tuned|"
     r"watch (?:it )?live|starting now|about to|maintenance window|press conference|open day|tickets? on sale)\b"
 )
 
@@ -273,9 +320,13 @@ def previews(sentence: Sentence) -> bool:
 
 
 _BACK = re.compile(
-    r"\b(?:(?:we|i|had|were|was|it|first|which|that|this|they|it's)? ?(?:wrong(?:ly)?|incorrect(?:ly)?|inaccurate|mistaken(?:ly)?|in error|not correct|a mistake|an error)"
-    r"|(?:earlier|previous(?:ly)?|initial(?:ly)?|original(?:ly)?|prior|first|last|older) (?:\w+ )?(?:said|post\w*|gave|reported?|tweet\w*|stated?|statement|figures?|numbers?|version|wrote|had|told|message|claim\w*|named|count|update)"
-    r"|(?:said|posted|reported|stated|wrote|gave|named|claimed) (?:earlier|before|previously|initially|originally|at first)|disregard|retract\w*|no longer (?:true|valid|correct|right|current|stands?))\b"
+    r"\b(?:(?:we|i|had|were|was|it|first|which|that|this|they|it's)? ?(?:wrong(?:ly)?|incorrect(?:ly)?|inaccurate|"
+    r"mistaken(?:ly)?|in error|not correct|a mistake|an error)"
+    r"|(?:earlier|previous(?:ly)?|initial(?:ly)?|original(?:ly)?|prior|first|last|older) (?:\w+ )?(?:said|post\w*|"
+    r"gave|reported?|tweet\w*|stated?|statement|figures?|numbers?|version|wrote|had|told|message|claim\w*|named|"
+    r"count|update)"
+    r"|(?:said|posted|reported|stated|wrote|gave|named|claimed) (?:earlier|before|previously|initially|originally|"
+    r"at first)|disregard|retract\w*|no longer (?:true|valid|correct|right|current|stands?))\b"
 )
 
 

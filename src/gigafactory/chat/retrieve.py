@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from gigafactory.chat.concepts import said_by
 from gigafactory.chat.question import LIGHT, Asked
 from gigafactory.chat.reading import Reading, read
 from gigafactory.feed.post import Post
@@ -14,6 +15,7 @@ from gigafactory.feed.words import words
 
 PAGE = 300
 MOST = 1500  # posts of one name that are read for a question
+READ = 250  # the best of what was found
 FEW = 8
 DAY_S = 86400.0
 Key = tuple[str, str]
@@ -169,30 +171,32 @@ def _settled(asked: Asked, posts: Iterable[Post]) -> Asked:
 
 
 def _ranked(search: _Search, asked: Asked, now: float, trust: Mapping[str, float]) -> Gathered:
+    """By BM25 over what was found, the share of the question's words, age and trust; the best READ posts are read."""
     posts = list(search.found.values())
-    readings = {(post.source, post.id): read(post) for post in posts}
-    wanted = {term.stem for term in asked.terms} | {word for quote in asked.quotes for word in words(quote)}
-    bags = [reading.stems for reading in readings.values()]
-    seen = dict.fromkeys(wanted, 0)
-    for bag in bags:
-        for word in bag & wanted:
-            seen[word] += 1
-    idf = {word: math.log(1 + (len(posts) - n + 0.5) / (n + 0.5)) + 0.2 for word, n in seen.items()}
-    whole = sum(idf.values()) or 1.0
+    bags = [frozenset(words(post.text)) for post in posts]
+    wanted = [frozenset(words(term.word)) | said_by(term.concepts) for term in asked.terms]
+    wanted += [frozenset((word,)) for quote in asked.quotes for word in words(quote)]
+    hits = [[number for number, forms in enumerate(wanted) if not forms.isdisjoint(bag)] for bag in bags]
+    seen = [0] * len(wanted)
+    for found in hits:
+        for number in found:
+            seen[number] += 1
+    idf = [math.log(1 + (len(posts) - n + 0.5) / (n + 0.5)) + 0.2 for n in seen]
+    whole = sum(idf) or 1.0
     mean = sum(map(len, bags)) / max(1, len(bags)) or 1.0
-    ranked = []
-    for post, bag in zip(posts, bags, strict=True):
-        hits = bag & wanted
+    scored = []
+    for post, bag, found in zip(posts, bags, hits, strict=True):
         length = K1 * (1 - B + B * len(bag) / mean)
-        bm25 = sum(idf[word] * (K1 + 1) / (1 + length) for word in hits)
-        coverage = sum(idf[word] for word in hits) / whole
+        share = sum(idf[number] for number in found)
+        bm25 = share * (K1 + 1) / (1 + length)
         recency = 1.0 / (1.0 + max(0.0, now - post.created_at) / (7 * DAY_S))
-        score = bm25 * (0.3 + 0.7 * coverage) * (0.7 + 0.3 * recency) * (0.25 + 0.75 * trust.get(post.source, 1.0))
-        reading = readings[post.source, post.id]
-        parents = _parents(post, readings, search)
-        ranked.append(Ranked(reading, score, parents))
-    ranked.sort(key=lambda one: (-one.score, -one.post.created_at, one.post.source, one.post.id))
-    return Gathered(tuple(ranked), asked, search.read, search.complete)
+        score = bm25 * (0.3 + 0.7 * share / whole) * (0.7 + 0.3 * recency)
+        scored.append((score * (0.25 + 0.75 * trust.get(post.source, 1.0)), post))
+    scored.sort(key=lambda one: (-one[0], -one[1].created_at, one[1].source, one[1].id))
+    best = [(score, read(post)) for score, post in scored[:READ]]
+    readings = {(reading.post.source, reading.post.id): reading for _, reading in best}
+    ranked = tuple(Ranked(reading, score, _parents(reading.post, readings, search)) for score, reading in best)
+    return Gathered(ranked, asked, search.read, search.complete)
 
 
 def _parents(
@@ -238,19 +242,21 @@ def with_threads(
     since = since if base.since is None else max(since, base.since)
     found = store.search(replace(base, authors=authors, since=since, limit=100, deadline_s=left))
     above: dict[Key, tuple[Reading, ...]] = {}
+    fresh = False
     for post in found.posts:
         key = (post.source, post.id)
         replied = any(
             ref.startswith(("reply:", "quote:")) and (post.source, ref.split(":", 1)[1]) in search.found
             for ref in post.refs
         )
-        taken_up = tuple(read(lead) for lead in leads if _takes_up(read(post), read(lead)))
+        taken_up = tuple(read(lead) for lead in leads if takes_up(read(post), read(lead)))
         if key not in search.found and (replied or taken_up):
             search.found[key] = post
+            fresh = True
         if taken_up:
             above[key] = taken_up
     read_ = gathered.read + len(found.posts)
-    if len(search.found) == len(gathered.posts) and not above:
+    if not fresh and not above:
         return replace(gathered, read=read_)
     again = _ranked(search, gathered.asked, now, trust)
     posts = tuple(
@@ -259,7 +265,7 @@ def with_threads(
     return replace(again, posts=posts, read=read_, complete=gathered.complete and found.complete)
 
 
-def _takes_up(later: Reading, lead: Reading) -> bool:
+def takes_up(later: Reading, lead: Reading) -> bool:
     """Does a later post of the same author correct this one, by a number or name that both hold?"""
     if (
         later.post.author_id != lead.post.author_id

@@ -3,47 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 
-from gigafactory.chat.dates import Moment, carried
 from gigafactory.chat.english import words
+from gigafactory.chat.finding import Finding
 from gigafactory.chat.hedges import DENIALS_OF_ALL, HEDGES, MODAL, OPPOSITES, RUMOUR, STOP, STRENGTH, Mark
 from gigafactory.chat.names import Name
-from gigafactory.chat.numbers import Quantity, agree
 from gigafactory.chat.passage import Passage, Sentence
-from gigafactory.chat.quotes import quotes, speakers
+from gigafactory.chat.quotes import SAYING, quotes, speakers
 from gigafactory.chat.support import Cover
 from gigafactory.chat.tokens import tokens
+from gigafactory.chat.values import SAME_STATEMENT, values
+from gigafactory.chat.weights import weight
 
 SHORT = 12  # sentences: all of a text this short is looked at, else the few that carry the claim and their neighbours
-CONTEXT = 5  # tokens to each side that say what a number belongs to
-SAME_STATEMENT = 0.5  # of a claim without its values; a sentence that covers less does not contradict it
 MOST = 0.6
 SHORT_REMARK = 6  # content words of a sentence like "Unconfirmed so far." that speaks of the whole post
-COUNTED = frozenset(("person", "other", "total", "more"))  # "12 people injured": what tells is "injured"
 BACK = frozenset(("this", "that", "it", "story", "report", "rumour", "rumor"))
+TELLING = 0.6  # weight of a word that is a detail of its own
+LIGHT = words("light") | SAYING
 HEDGES_HERE, OLDER = words("hedges_here"), words("older")
 BEFORE, BEHIND = words("other_before"), words("other_behind")
 NEGATIVE = ("not", "denial")
 PASSIVE = frozenset(("by",))
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Why a post does not carry a claim. against: the post says something else, not just less."""
-
-    rule: str
-    text: str
-    against: bool = False
-
-
 def findings(cover: Cover, author: str = "") -> tuple[Finding, ...]:
     """All that speaks against resting the claim on the passage; empty if nothing does."""
     near = carriers(cover)
     return (
-        *_quantities(cover, near),
-        *_dates(cover, near),
+        *values(cover, near),
         *_names(cover, author),
         *_quotes(cover),
         *_speakers(cover, author),
@@ -52,6 +41,7 @@ def findings(cover: Cover, author: str = "") -> tuple[Finding, ...]:
         *_opposites(cover, near),
         *_roles(cover, near),
         *remarks(cover, near),
+        *_words(cover),
     )
 
 
@@ -69,89 +59,6 @@ def speaking(cover: Cover) -> tuple[Sentence, ...]:
     the others may speak of something else."""
     chosen = [i for i in cover.chosen if len(cover.passage.sentences) <= SHORT or cover.by_sentence[i] >= MOST]
     return tuple(cover.passage.sentences[i] for i in chosen)
-
-
-# --- numbers and dates
-
-
-def _quantities(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
-    for quantity in cover.claim.quantities:
-        given = [(sentence, g) for sentence in near for g in sentence.quantities]
-        if len(near) < len(cover.passage.sentences) and any(agree(quantity, g) for g in cover.passage.quantities):
-            continue  # somewhere in a long text: the classifier weighs how far away
-        fitting = [(sentence, g) for sentence, g in given if agree(quantity, g)]
-        rivals = [(sentence, g) for sentence, g in given if g.kind == quantity.kind and not agree(quantity, g)]
-        yield from _placed(cover, quantity, fitting, rivals, "number")
-
-
-def _dates(cover: Cover, near: Sequence[Sentence]) -> Iterator[Finding]:
-    written_at = cover.passage.written_at
-    given = [(sentence, m) for sentence in near for m in sentence.moments]
-    for moment in cover.claim.moments:
-        fitting = [(sentence, m) for sentence, m in given if carried(moment, [m], None)]
-        if len(near) < len(cover.passage.sentences) and carried(moment, cover.passage.moments, written_at):
-            continue
-        if not fitting and carried(moment, [m for _, m in given], written_at):
-            continue  # the day of the post itself
-        rivals = [(s, m) for s, m in given if _same_grain(moment, m) and not carried(moment, [m], None)]
-        yield from _placed(cover, moment, fitting, rivals, "date")
-
-
-def _same_grain(a: Moment, b: Moment) -> bool:
-    return (a.grain == "time") == (b.grain == "time")
-
-
-def _placed(
-    cover: Cover,
-    wanted: Quantity | Moment,
-    fitting: Sequence[tuple[Sentence, Quantity | Moment]],
-    rivals: Sequence[tuple[Sentence, Quantity | Moment]],
-    rule: str,
-) -> Iterator[Finding]:
-    """A value must be there, and belong to the words that it belongs to in the claim."""
-    context = _context(cover.claim, wanted)
-    near = [(_nearness(context, s, g), g) for s, g in rivals]
-    best = max(near, key=lambda item: item[0], default=None)
-    if not fitting:
-        against = best is not None and (best[0] > 0 or rule == "date") and cover.rest >= SAME_STATEMENT
-        if against and best is not None:
-            yield Finding(rule, f"the post says {best[1].text!r}, not {wanted.text!r}", True)
-        else:
-            yield Finding(rule, f"{wanted.text!r} is not in the post")
-        return
-    here = max(_nearness(context, s, g) for s, g in fitting)
-    if best is not None and best[0] > here + 1e-9:
-        yield Finding(rule, f"{wanted.text!r} belongs to something else in the post, which says {best[1].text!r}", True)
-
-
-def _context(sentence: Sentence, item: Quantity | Moment) -> dict[str, float]:
-    """Stem to closeness, 1 for a neighbour, of the content words that belong to an item: those around it that stand
-    nearer to no other number or date."""
-    found: dict[str, float] = {}
-    row = sentence.tokens
-    others: list[Quantity | Moment] = [q for q in sentence.quantities if q != item]
-    others += [m for m in sentence.moments if m != item]
-    for i in range(max(0, item.first - CONTEXT), min(len(row), item.last + CONTEXT + 1)):
-        token = row[i]
-        if item.first <= i <= item.last or token.kind not in ("word", "handle"):
-            continue
-        if token.word in STOP or token.stem in COUNTED:
-            continue
-        apart = _apart(i, item)
-        if any(_apart(i, other) < apart for other in others):
-            continue
-        found[token.stem] = max(found.get(token.stem, 0.0), 1.0 / apart)
-    return found
-
-
-def _apart(place: int, item: Quantity | Moment) -> float:
-    """Tokens between; what follows a number says more often what it counts than what precedes it."""
-    return item.first - place + 0.5 if place < item.first else max(0.0, place - item.last)
-
-
-def _nearness(context: dict[str, float], sentence: Sentence, item: Quantity | Moment) -> float:
-    there = _context(sentence, item)
-    return sum(closeness * there.get(stem, 0.0) for stem, closeness in context.items())
 
 
 # --- names, quotes, speakers
@@ -215,7 +122,7 @@ def verbatim(quote: str, passage: Passage) -> bool:
 
 
 def _speakers(cover: Cover, author: str) -> Iterator[Finding]:
-    claimed = speakers(cover.claim.tokens) & {stem for name in cover.claim.names for stem in name.stems}
+    claimed = speakers(cover.claim.tokens, colon=False) & {stem for name in cover.claim.names for stem in name.stems}
     if not claimed:
         return
     given = {stem for sentence in cover.passage.sentences for stem in speakers(sentence.tokens)}
@@ -223,6 +130,19 @@ def _speakers(cover: Cover, author: str) -> Iterator[Finding]:
     if not claimed & given:
         who = next(name.text for name in cover.claim.names if claimed & set(name.stems))
         yield Finding("speaker", f"the post does not say that {who} said it")
+
+
+def _words(cover: Cover) -> Iterator[Finding]:
+    """A telling word that a short text lacks is a detail of the claim's own; in a long one the classifier weighs it."""
+    if len(cover.passage.sentences) > SHORT:
+        return
+    row = cover.claim.tokens
+    for i in cover.claim.content:
+        token = row[i]
+        if token.kind != "word" or i in cover.claim.marked or token.word.endswith("n't"):
+            continue
+        if token.stem not in cover.have and token.word not in LIGHT and weight(token.word) > TELLING:
+            yield Finding("word", f"{token.text!r} is not in the post")
 
 
 # --- negations, hedges, opposites
@@ -236,7 +156,9 @@ def _negations(cover: Cover) -> Iterator[Finding]:
     claimed, given = _negative([cover.claim]), _negative(cover.passage.sentences)
     for head in {mark.head for mark in claimed}:
         here = [mark for mark in claimed if mark.head == head]
-        there = [mark for mark in given if head in mark.scope or mark.head == head]
+        there = [
+            mark for mark in given if mark.head == head or (mark.word not in DENIALS_OF_ALL and head in mark.scope)
+        ]
         if len(here) > len(there) or ((len(there) - len(here)) % 2 and len(here) > 1):
             yield Finding("negation", f"the post does not say {here[0].word!r} of it", True)
     said = cover.claim.stems
@@ -246,9 +168,18 @@ def _negations(cover: Cover) -> Iterator[Finding]:
             if mark.kind not in NEGATIVE or mark.word in cover.claim.all_stems:
                 continue
             touched = mark.scope & said
+            if touched and mark.word.startswith(("deny", "deni")):
+                yield Finding("negation", f"the post says that somebody {mark.word!r} it", not touched & held)
+                continue
             near_all = len(touched) * 2 >= len(mark.scope) or (mark.word in DENIALS_OF_ALL and touched & cover.marked)
+            if _contrasts(sentence, mark) and not mark.scope <= said:
+                continue  # "until 9 December, not 2 December"
             if touched and not touched & held and (mark.head in said or near_all):
                 yield Finding("negation", f"the post says {mark.word!r} of it", True)
+
+
+def _contrasts(sentence: Sentence, mark: Mark) -> bool:
+    return mark.word == "not" and mark.place > 0 and sentence.tokens[mark.place - 1].text in (",", "(", "-", "–", "—")
 
 
 def _hedges(cover: Cover) -> Iterator[Finding]:

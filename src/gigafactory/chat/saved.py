@@ -136,8 +136,8 @@ class SavedAnswers:
         while True:
             with self._transaction():
                 serial, newest = self._followed(), store.held().serial
-                (kept,) = self._db.execute("SELECT count(*) FROM answers").fetchone()
-                changes = store.changes(serial, AT_ONCE) if kept and newest > serial else []
+                (some,) = self._db.execute("SELECT EXISTS (SELECT 1 FROM answers)").fetchone()
+                changes = store.changes(serial, AT_ONCE) if some and newest > serial else []
                 if newest < serial or (changes and changes[0].serial > serial + 1):
                     # another store, or one that no longer knows all that happened: every answer is looked at
                     numbers = [number for (number,) in self._db.execute("SELECT number FROM answers")]

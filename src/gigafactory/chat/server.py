@@ -34,7 +34,7 @@ PAGE = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 FOLLOW_S = 0.25  # between looks at what changed in the store
-PURGE_S = 5.0  # longest that old words of an answer stay in its file
+PURGE_S = 30.0  # longest that old words of an answer stay in its file
 LAST_WORDS_S = 3.0  # for answers on their way when the server ends
 log = logging.getLogger("gigafactory.chat")
 
@@ -60,6 +60,7 @@ def build_app(service: Service, keys: tuple[str, ...] = (), hosts: Collection[st
         app.add_api_route(path, _file(name, kind), methods=["GET"])
     app.add_exception_handler(ApiError, _api_error)
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(UserError, _away)
     app.add_exception_handler(Exception, _bug)
     rate = RateLimit(service.section.server.requests_per_minute)
     return Guard(app, Keys(keys), rate, hosts, {*PAGE, "/health"}, time.monotonic)
@@ -178,6 +179,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path[:100]}: {error.detail}"
     return await _api_error(request, ApiError(error.status_code, message, headers=error.headers))
+
+
+async def _away(request: Request, error: Exception) -> Response:
+    """The store or the answers cannot be used: the log says why, the client may try again."""
+    log.warning("%s", error)
+    return await _api_error(request, ApiError(503, "the posts cannot be read now", headers={"Retry-After": "5"}))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -59,7 +59,7 @@ class Asking:
 class Service:
     """store, section: of the factory file. clock: Unix seconds that questions are asked at. saved: where answers go.
     trust: by source. writer: rewords what posts support. models: plain text, by name. feed: how the sources do, None
-    where nobody reads them. real: the machine's clock."""
+    where nobody reads them. real: the machine's clock. examples: questions that the page offers."""
 
     store: Store
     section: ChatSection
@@ -70,6 +70,7 @@ class Service:
     models: Mapping[str, TextModel] = field(default_factory=dict)
     feed: Callable[[], Status | None] = lambda: None
     real: Callable[[], float] = time.time
+    examples: tuple[str, ...] = ("What happened today?", "What happened in the last hour?")
     trouble: str = ""  # why the last answer was not saved; "" when it was
 
     def answer(self, question: str, filters: Filters, asking: Asking) -> Kept:
@@ -126,5 +127,6 @@ class Service:
             "writer": self.writer.name if self.writer else "quotes",
             "models": [GROUNDED, *self.models],
             "trouble": self.trouble,
+            "examples": list(self.examples),
             "feed": None if feed is None else asdict(feed),
         }

@@ -11,7 +11,7 @@ from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
 from gigafactory.chat.question import LIGHT, Asked, Kind
-from gigafactory.chat.reading import Sentence
+from gigafactory.chat.reading import Sentence, takes_back
 from gigafactory.chat.tokens import Token, fold
 
 Value = tuple[str, ...]
@@ -21,26 +21,54 @@ compared."""
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
 _STARTS_WORDS = """
-edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert latest live statement today
-yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing watch photo video thread
-exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no not ok okay final full
-half ft ht result results local officials police residents people workers passengers crews fans voters customers
-meanwhile finally sadly rt via source sources statement reminder recap please total according following despite after
-before during while when since with without only about over under more less all some both first second third next last
-everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed thu fri sat sun monday tuesday
-wednesday thursday friday saturday sunday january february march april may june july august september october november
-december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club city council government mayor
-president chair chief director minister ceo coach captain manager there here it its this that these those he she they
-we you i our his her their my the a an and but so in on at by for from to of as is was are were be has have had will
-would
+several many most few some two three four five six seven eight nine ten eleven twelve dozens hundreds thousands
+millions half nearly almost around roughly each every another other others anybody somebody none no-one one once
+again also even just maybe perhaps sadly luckily thankfully currently earlier later soon sometimes often only yet
+police firefighters doctors teachers students drivers nurses scientists experts witnesses investigators
+traffic trains buses flights ferries power water fire rain snow weather schools shops roads bridges tickets
+edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert
+latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
+watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
+not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
+voters customers meanwhile finally sadly rt via source sources statement reminder recap please total according
+following despite after before during while when since with without only about over under more less all some both
+first second third next last everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed
+thu fri sat sun monday tuesday wednesday thursday friday saturday sunday january february march april may june july
+august september october november december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club
+city council government mayor president chair chief director minister ceo coach captain manager there here it its this
+that these those he she they we you i our his her their my the a an and but so in on at by for from to of as is was
+are were be has have had will would
 """
 _STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
-_COINS = frozenset(
-    "crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit".split()
+_AYES = re.compile(
+    r"\b(\d+)(?: \w+)? (?:for|in favou?r|ayes?|yes|yeas?|backed|voted for|supported)\b[^.\d]{0,30}\b(\d+)(?: "
+    r"\w+)? (?:against|noes|nays?|no|opposed|voted against)\b"
 )
+_SPEECH = re.compile(
+    r"\b(?:said|says|say|saying|told|tells|according to|announced|declared|words of|added|explained|stated|"
+    r"insisted|warned|promised|"
+    r"claimed|remarked|argued|replied|answered|put it|as quoted|quoted?|spoke|speaking|commented|in the words)\b|"
+    r"\w:|[-–—]"
+)
+_SHIFTED = frozenset(("up", "down", "revised", "corrected", "changed", "cut", "raised", "lowered", "amended"))
+_OLD = frozenset(("previous", "initial", "original", "old", "former", "outdated"))
+_GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
+_COINS_WORDS = """
+crown krone krona kronor kroner peso real reais ruble rouble won zloty lira dirham riyal credit
+"""
+_TAKES_BACK = frozenset(
+    ("was wrong", "is wrong", "was incorrect", "as we", "as i", "as previously", "as first", "as earlier",
+     "as initially", "as originally", "as reported")
+)  # fmt: skip
+_DONE_WORDS = """
+sent led told taken brought got hurt cut held kept put made safe found lost left seen met won dead sick ill missing
+alive down aboard ashore homeless free gone driven thrown struck hit shot stuck caught given shown known written
+"""
+_DONE = frozenset(_DONE_WORDS.split())
+_COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
 _LINKS_WORDS = """
 of the de la van von der den bin al el du di da and & -
@@ -52,9 +80,11 @@ within aboard via
 """
 _PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
-    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
-    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
-    r"behind (?:the|it)|forced by|on account of|in response to|citing|when an? |a (?:\w+ ){0,3}(?:failure|fault|leak|fire|crash|strike|storm|flood|crack|bug|error|shortage))\b"
+    r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|"
+    r"yesterday)|caused by|owing to|thanks to|bc|b/c|cos|cuz|coz|blam\w+|cause[ds]?|reasons?|trigger\w*|"
+    r"result(?:ed|s|ing)? (?:of|from)|led to|linked to|down to|stem\w* from|prompted by|as a result|attribut\w+|"
+    r"did it|for \w+ing|(?:guilty|convicted|accused) of|charged with|(?:is|was|that's|here's) why|culprit|"
+    r"behind (?:the|it)|forced by|on account of|in response to|citing)\b"
 )
 _REASON_WORDS_OTHER = re.compile(
     r"ため|原因|因为|因為|由于|porque|debido|a causa|parce que|en raison|a cause|weil|wegen|aufgrund"
@@ -67,7 +97,9 @@ not from instead than earlier previously initially originally formerly was were 
 """
 _FORMER = frozenset(_FORMER_WORDS.split())
 _SOON = re.compile(
-    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|moments ago)\b"
+    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
+    r"days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|"
+    r"moments ago)\b"
 )
 
 
@@ -115,7 +147,7 @@ def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
 
 
 def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
-    """All that a sentence tells which could be otherwise: states, quantities, dates and names beside those in `mine`."""
+    """All that a sentence tells which could be otherwise: states, quantities, dates, and names that are not `mine`."""
     words = sentence.tokens
     told = [f"state {one}" for one in state(sentence)]
     for quantity in sentence.quantities:
@@ -148,14 +180,15 @@ def state(sentence: Sentence) -> Value:
 
 def exclude(one: Value, other: Value) -> bool:
     """Can two states of the same thing not hold at once?"""
-    for a in one:
-        for b in other:
-            (line, column), (line_b, column_b) = a.split("+"), b.split("+")
-            if line == line_b and column != column_b and not (
-                column.startswith("not ") and column_b.startswith("not ")
-            ) and (column.removeprefix("not ") == column_b.removeprefix("not ") or not (column + column_b).count("not")):  # fmt: skip
-                return True
-    return False
+    return any(_opposed(*a.split("+"), *b.split("+")) for a in one for b in other)
+
+
+def _opposed(line: str, column: str, line_b: str, column_b: str) -> bool:
+    """ "not 0" and 0 exclude each other, and so do 0 and 1; "not 0" and 1 do not."""
+    if line != line_b or column == column_b:
+        return False
+    negated = column.startswith("not "), column_b.startswith("not ")
+    return not any(negated) or (not all(negated) and column.removeprefix("not ") == column_b.removeprefix("not "))
 
 
 def _content(sentence: Sentence, asked: Asked) -> Value:
@@ -170,7 +203,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
     """Does the sentence take token i back: "not 12", "earlier: 12", "from 12 to 14", "we said 12"?"""
     before = [token.word for token in words[max(0, i - 5) : i] if token.kind in ("word", "symbol")]
     for back, word in enumerate(reversed(before)):
-        if word in (".", ";", "!", "?", ":"):
+        if word in (".", ";", "!", "?", ":", "but"):
             return False
         if word == "," and back:
             return False
@@ -181,6 +214,10 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
                 if not tail or back <= 2
                 else False
             )
+        if word == "from" and back <= 1 and len(before) > back + 1 and before[-back - 2] in _SHIFTED:
+            return True
+        if word in _OLD and back <= 2:
+            return True
         if word == "from" and back <= 1:
             return any(token.word == "to" for token in words[i + 1 : i + 6])
         if (
@@ -191,7 +228,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
         ):
             return True
     after = [token.word for token in words[i + 1 : i + 5]]
-    return after[:2] in (["was", "wrong"], ["is", "wrong"], ["was", "incorrect"], ["as", "we"], ["as", "previously"], ["as", "first"], ["as", "earlier"], ["as", "initially"], ["as", "originally"], ["as", "i"], ["as", "reported"])  # fmt: skip
+    return " ".join(after[:2]) in _TAKES_BACK
 
 
 def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
@@ -282,9 +319,9 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         distance = min((abs(i - j) for i in covered for j in (first, last)), default=99)
         found.append((distance + (20 if whole else 0), first, tuple(sorted(name))))
     spoken = [i for i in covered if i and words[i - 1].word in ("i", "we") and words[i - 1].text in ("I", "We", "we")]
-    if spoken and sentence.author:
+    if spoken and sentence.author and not asked.quotes and not takes_back(sentence.text):
         return Slot((fold(sentence.author),), 1.0)  # "I moved the fare cap": its author did
-    if not found:
+    if not found or (asked.quotes and not _SPEECH.search(fold(sentence.text))):
         return None
     distance, _, best = min(found)
     return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
@@ -336,9 +373,7 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
         if j >= len(words) or j in sentence.taken or words[j].kind not in ("word", "number"):
             continue
         end = j
-        while end + 1 < len(words) and words[end + 1].kind in ("word", "number") and words[end + 1].start - words[end].end <= 1 and (
-            _capital(words[end + 1]) or (not _capital(words[j]) and words[end + 1].word not in STOP and end - j < 3)
-        ):  # fmt: skip
+        while end + 1 < len(words) and _goes_on(words, j, end):
             end += 1
         place = tuple(words[k].word for k in range(j, end + 1))
         if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP:
@@ -371,13 +406,21 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
     return Slot(best[1], best[0], tuple(former))
 
 
+def _goes_on(words: Sequence[Token], first: int, last: int) -> bool:
+    """Is the word behind `last` part of the place that begins at `first`: "Kettle Point", "car park"?"""
+    after = words[last + 1]
+    if after.kind not in ("word", "number") or after.start - words[last].end > 1:
+        return False
+    return _capital(after) or (not _capital(words[first]) and after.word not in STOP and last - first < 3)
+
+
 def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
     words = sentence.tokens
     mine = {term.word for term in asked.terms if term.name}
     best: tuple[float, Value] | None = None
     former: list[Value] = []
     said = concepts_in(words) if asked.unit else {}
-    strength_asked = not asked.unit and asked.measure <= {"count"}
+    strength_asked = not asked.unit and asked.measure <= {"count", "magnitude"}
     quake = strength_asked and {"quake", "magnitude"} & {concept for term in asked.terms for concept in term.concepts}
     glued = _MAGNITUDE.search(sentence.text) if quake else None
     if glued:
@@ -407,21 +450,29 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         distance = min((_between(i, quantity) for i in covered), default=99)
         counted = False
         if asked.unit:
-            behind = range(quantity.last + 1, min(len(words), quantity.last + 4))
+            behind = range(quantity.last + 1, min(len(words), quantity.last + 7))
             counted = any(words[i].stem in asked.unit for i in behind) or any(
                 f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
             )
             counted = counted or words[quantity.last].stem in asked.unit
-        noun = words[quantity.last + 1] if quantity.last + 1 < len(words) else None
-        of_other = (asked.unit or asked.measure == {"count"}) and not counted and (
+        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not _capital(token)), None)
+        noun_at = words.index(noun) if noun is not None else -1
+        if noun is not None and (noun.word in _DONE or noun.word.endswith(("ed", "ing"))):
+            noun = None  # "448 sent outside" counts nothing else
+        of_other = (asked.unit or (asked.measure and asked.measure <= {"count", "magnitude"})) and not counted and (
             quantity.kind != "count"
-            or (noun is not None and noun.kind == "word" and noun.word not in STOP and quantity.last + 1 not in covered)
+            or (noun is not None and noun.kind == "word" and noun.word not in STOP and noun_at not in covered)
         )  # fmt: skip
+        counted_of = {one.removeprefix("~") for one in asked.unit if one.startswith("~")}
+        generic = noun is not None and bool(_GENERIC & concepts_of(noun.stem))
+        generic = generic and (not counted_of or bool(counted_of & _GENERIC))
+        if "magnitude" in asked.measure and not (0 < quantity.values[0] <= 10 and not (of_other and not counted)):
+            continue
         alone = sum(1 for other in sentence.quantities if other.kind == quantity.kind) - len(former) == 1
         strength = (
             1.0
             if counted
-            else 0.5
+            else (0.7 if generic else 0.5)
             if of_other
             else 0.9
             if distance <= 3
@@ -429,8 +480,11 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
             if distance <= NEAR
             else (0.7 if alone and covered else 0.4)
         )
-        if quantity.kind in asked.measure and asked.measure != {"count"}:
+        if quantity.kind in asked.measure and not asked.measure <= {"count", "magnitude"}:
             strength = min(1.0, strength + 0.2)
+        strength -= (
+            0.0 if counted else 0.002 * min(distance, 20)
+        )  # of several, the one nearest to the words of the question
         if best is None or strength > best[0]:
             best = (strength, value)
     if best is None or best[0] < 0.6:
@@ -444,10 +498,12 @@ def _between(i: int, quantity: Quantity) -> int:
 
 
 def _measures(quantity: Quantity, asked: Asked, words: Sequence[Token]) -> bool:
+    if quantity.kind == "pair":
+        return "vote" in asked.unit or "~vote" in asked.unit
     if not asked.measure:
-        return quantity.kind != "pair"
-    if "pair" in (quantity.kind,) and asked.measure != {"percent"}:
-        return False
+        return True
+    if "magnitude" in asked.measure:
+        return quantity.kind == "count"
     if asked.measure & _MONEY and quantity.kind == "count":
         after = words[quantity.last + 1].word if quantity.last + 1 < len(words) else ""
         return after in _COINS or after.rstrip("s") in _COINS
@@ -467,6 +523,9 @@ def _score(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
             found = value
     if found is not None:
         return Slot(found, 1.0, tuple(former))
+    ayes = _AYES.search(fold(sentence.text))
+    if ayes:
+        return Slot((ayes[1], ayes[2]), 1.0, tuple(former))
     spoken = re.search(r"\b(\d+|nil|zero)\s*(?:-|–|:|to|–|against|all)\s*(\d+|nil|zero|all)\b", fold(sentence.text))
     if spoken and not any(m.grain == "time" for m in sentence.moments):
         return Slot((spoken[1], spoken[2]), 0.9, tuple(former))

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 
 from gigafactory.chat.events import Statement
 from gigafactory.chat.match import Named, Said, about, cover, linked
-from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.question import LIGHT, Asked, Kind
+from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.retrieve import Gathered, Ranked
 from gigafactory.chat.slots import Slot, Value, slot, told_in
 from gigafactory.feed.words import words
 
-READ = 400  # posts whose sentences are looked at, best first
 LEAST_NAMED = 0.5
 # least share of the question's words, beside its names, that a sentence and its post must say
 LEAST_COVER = {
@@ -37,7 +36,7 @@ def statements_of(gathered: Gathered, trust: Mapping[str, float]) -> Found:
     """The best sentence of each post that answers."""
     found: list[Statement] = []
     named = 0
-    read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts[:READ]]
+    read_ = [(one, about(one.reading, gathered.asked, one.parents)) for one in gathered.posts]
     whole = [one.reading for one, naming in read_ if naming.sure >= LEAST_NAMED]
     for ranked, naming in read_:
         if naming.sure == 0.0 and linked(ranked.reading, gathered.asked, whole):
@@ -55,7 +54,7 @@ def said_by(gathered: Gathered, trust: Mapping[str, float]) -> list[Statement]:
     """The sentence of each post that says most of the question's words, facts or not."""
     asked = gathered.asked
     found: list[Statement] = []
-    for ranked in gathered.posts[:READ]:
+    for ranked in gathered.posts:
         naming = about(ranked.reading, asked, ranked.parents)
         if naming.sure < LEAST_NAMED or not ranked.reading.sentences:
             continue
@@ -83,6 +82,8 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
     news = asked.kind is Kind.NEWS
     if asked.quotes and asked.kind is not Kind.AUTHOR and not quotes_it(reading, asked):
         return None
+    # words of another language say little of which words are meant; an amount of money says by itself what it is
+    loose = bool(asked.names) and (reading.foreign or "usd" in asked.measure)
     for number, sentence in enumerate(reading.sentences):
         probe = sentence
         if asked.quotes:
@@ -90,9 +91,10 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
                 continue
             probe = Sentence(sentence.own, sentence.written_at, sentence.author)
         covered = cover(probe, reading, asked, ranked.parents)
-        if covered.clash or covered.share < least:
+        if covered.clash or (covered.share < least and not loose):
             continue
-        if plain and not covered.said and asked.kind not in (Kind.NEWS, Kind.SCORE) and not asked.quotes:
+        free = asked.kind in (Kind.NEWS, Kind.SCORE) or bool(asked.quotes) or loose
+        if plain and not covered.said and not free:
             continue
         if former and len(reading.sentences) > 1 and takes_back(sentence.text) and not _own_new(sentence):
             continue
@@ -118,7 +120,7 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
         if covered.predicate == Said.NOWHERE and asked.unit and value.strength < 1.0:
             continue
         if covered.predicate == Said.NOWHERE and not asked.quotes and not news:
-            if asked.kind in (Kind.WHO, Kind.WHY):
+            if asked.kind in (Kind.WHO, Kind.WHY) and not reading.foreign:
                 continue
             fit *= 0.65
         share = 0.5 + 0.5 * covered.share if news else covered.share
@@ -127,7 +129,23 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             best = Statement(
                 reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
             )
-    return best
+    return None if best is None else replace(best, others=_others(best, asked))
+
+
+def _others(statement: Statement, asked: Asked) -> tuple[Value, ...]:
+    """Values of the kind that is asked for elsewhere in the post."""
+    value = statement.slot.value
+    found: list[Value] = []
+    if asked.kind is Kind.NUMBER and value:
+        for sentence in statement.reading.sentences:
+            found += [
+                (one.kind, *(f"{x:.10g}" for x in one.values)) for one in sentence.quantities if one.kind == value[0]
+            ]
+    elif asked.kind is Kind.SCORE:
+        for sentence in statement.reading.sentences:
+            pairs = [one.values for one in sentence.quantities if one.kind == "pair" and len(one.values) == 2]
+            found += [tuple(f"{x:.10g}" for x in values) for values in pairs]
+    return tuple(one for one in dict.fromkeys(found) if one != value)
 
 
 def quotes_it(reading: Reading, asked: Asked) -> bool:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
 from gigafactory.chat.dates import carried
 from gigafactory.chat.numbers import agree
-from gigafactory.chat.passage import Passage, Sentence
+from gigafactory.chat.passage import BEGINNING, Passage, Sentence
 from gigafactory.chat.weights import weight
 
 MOST_SENTENCES = 4  # that together may carry a claim
 WINDOW = 2  # sentences to each side that are read with one
 NEAR_TOKENS = 5  # two words of a claim are related in a text if they stand this near each other there
+ALIKE = 0.8  # what a word tells if the text has one that begins alike
 MARKED = 2.0  # names and numbers tell this many times what other words tell
 
 
@@ -103,14 +105,19 @@ class Cover:
 
     @cached_property
     def window(self) -> float:
-        """The share that the best few sentences in a row cover."""
+        """The share that the best few sentences in a row cover; a word that only begins alike counts for less."""
         sentences = self.passage.sentences
-        if len(sentences) <= WINDOW + 1:
-            return self.share(self.passage.stems)
-        return max(
-            self.share(frozenset().union(*(s.all_stems for s in sentences[max(0, i - WINDOW) : i + WINDOW + 1])))
-            for i in range(len(sentences))
-        )
+        if not sentences:
+            return 0.0
+        middles = range(len(sentences)) if len(sentences) > WINDOW + 1 else range(1)
+        return max(self._soft_share(sentences[max(0, i - WINDOW) : i + WINDOW + 1]) for i in middles)
+
+    def _soft_share(self, row: Sequence[Sentence]) -> float:
+        stems = frozenset().union(*(sentence.all_stems for sentence in row), self.said_otherwise)
+        lacking = [(s, w) for s, w in self.needed if s not in stems]
+        alike = frozenset().union(*(sentence.beginnings for sentence in row)) if lacking else frozenset()
+        lost = sum(w - ALIKE if w < MARKED and s[:BEGINNING] in alike else w for s, w in lacking)
+        return 1.0 - lost / self.total
 
 
 def features(cover: Cover) -> dict[str, float]:
@@ -120,16 +127,15 @@ def features(cover: Cover) -> dict[str, float]:
     rare = [weight(claim.tokens[i].word) for i in claim.content if claim.tokens[i].stem not in cover.have]
     values = sum(not any(agree(q, g) for g in passage.quantities) for q in claim.quantities)
     values += sum(not carried(m, passage.moments, passage.written_at) for m in claim.moments)
+    apart = min((len(cover.marked - s.all_stems - cover.said_otherwise) for s in passage.sentences), default=0)
     return {
         "window": cover.window,
+        "marked_apart": math.log1p(apart),
         "marked_far": math.log1p(len(cover.marked - few)),
         "marked_missing": math.log1p(len(cover.marked - cover.have)),
         "values_missing": math.log1p(values),
         "rarest_missing": max(rare, default=0.0),
         "pairs": _pairs(cover),
-        "details": math.log1p(len(cover.marked)),
-        "words": math.log1p(len(cover.needed)),
-        "length": math.log1p(len(passage.sentences)),
     }
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ACTIVE = re.compile(r"!(?=\[)|\](?=\()|\](?=\[)|\](?=:)|<(?=[A-Za-z/!?])")
 BIDI = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u061c")
+FIRST_S, LAST_S = -62_135_596_800.0, 253_402_300_799.0  # 0001-01-01 and 9999-12-31 23:59:59
 NOTES = {
     Verdict.SUPPORTED: "",
     Verdict.PARTLY: "partly supported",
@@ -61,7 +62,8 @@ def iso(seconds: float) -> str:
 
 
 def _moment(seconds: float) -> datetime:
-    return datetime.fromtimestamp(seconds, UTC)
+    """Times before the year 1 or after 9999, which no calendar here has, are shown as its ends."""
+    return datetime.fromtimestamp(min(max(seconds, FIRST_S), LAST_S), UTC)
 
 
 def shown(text: str) -> str:

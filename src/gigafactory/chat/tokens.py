@@ -30,6 +30,7 @@ PIECES = re.compile(
     |(?P<number>\d{1,3}(?:[,\u202f\u00a0]\d{3})+(?![\d])(?:\.\d+)?|\d+(?:\.\d+)*)
     |(?P<dotted>(?<!\w)(?:[A-Za-z]\.){2,}|(?<!\w)[A-Z](?:\.[A-Z])+(?!\w))
     |(?P<cjk>[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]+)
+    |(?P<magnitude>(?<!\w)M(?=\d+\.\d))
     |(?P<word>(?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W\d_])+(?:['’](?:(?![\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff])[^\W\d_])+)*(?:\d+(?:\.\d+)*)?)
     |(?P<symbol>[$€£¥₹%‰°#+&=<>~≈(){}\[\]:;,.!?\-–—−"“”„«»'’/…])""",
     re.VERBOSE,
@@ -58,6 +59,7 @@ def tokens(text: str) -> tuple[Token, ...]:
                 Token(pair, pair, pair, "word", start + i, start + i + len(pair)) for i, pair in enumerate(pairs)
             )
             continue
+        kind = "word" if kind == "magnitude" else kind
         word, root = _forms(piece, kind)
         kind = {"dotted": "word", "ordinal": "number"}.get(kind, kind)
         found.append(Token(piece, word, root, kind, start, match.end()))

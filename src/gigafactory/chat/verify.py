@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from gigafactory.chat.answer import Citation, Claim, Verdict
 from gigafactory.chat.classifier import probability
 from gigafactory.chat.dates import carried, moments
+from gigafactory.chat.finding import Finding
 from gigafactory.chat.passage import Passage, Sentence
 from gigafactory.chat.quotes import Frame, frame
-from gigafactory.chat.rules import Finding, findings, remarks, verbatim
+from gigafactory.chat.rules import findings, remarks, verbatim
 from gigafactory.chat.support import Cover, features
 from gigafactory.chat.tokens import fold, tokens
 from gigafactory.feed.post import Post
@@ -88,7 +89,7 @@ def _read(
     plain: Sentence, framed: Frame | None, post: Post, passage: Passage, least: float, checker: Checker | None
 ) -> Reading:
     claim, faults = plain, []
-    if framed is not None:
+    if framed is not None and not _is_copy(plain, passage):
         claim = Sentence(framed.body, 0, post.created_at)
         faults = _frame_faults(framed, post)
         if framed.exact and not verbatim(framed.body, passage):
@@ -152,9 +153,10 @@ def _copy_faults(cover: Cover) -> list[Finding]:
 def _frame_faults(framed: Frame, post: Post) -> list[Finding]:
     """The words around a claim that say who posted it and when, against the post itself."""
     faults = []
-    if fold(framed.who) != fold(post.author):
-        faults.append(Finding("speaker", f"@{post.author} posted it, not @{framed.who}", True))
     row = tokens(framed.head)
+    reposted = post.text.casefold().startswith(f"rt @{framed.who}".casefold())
+    if fold(framed.who) != fold(post.author) and not reposted:
+        faults.append(Finding("speaker", f"@{post.author} posted it, not @{framed.who}", True))
     when = datetime.fromtimestamp(post.created_at, UTC)
     for moment in moments(row, post.created_at):
         if moment.grain == "time":

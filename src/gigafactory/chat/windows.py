@@ -29,7 +29,10 @@ _WHEN = (
     rf"(?:{DAY}(?:(?:,?\s+(?:at\s+|around\s+|in\s+the\s+)?|t(?=\d))(?:{CLOCK}|{PART}))?"
     rf"|{CLOCK}(?:\s*{ZONE})?(?:,?\s+(?:on\s+)?{DAY})?|(?:the\s+)?{PART}\s+of\s+{DAY})"
 )
-_LEAD = r"(?P<lead>since|from|after|before|until|till|by|as\s+of|up\s+to|at\s+around|at\s+about|at|on|around|about|during|in|for|of)"
+_LEAD = (
+    r"(?P<lead>since|from|after|before|until|till|by|as\s+of|up\s+to|at\s+around|at\s+about|at|on|around|about|"
+    r"during|in|for|of)"
+)
 _SPAN = re.compile(
     rf"\b(?:(?P<between>between)|from)\s+(?P<a>{_WHEN}|\d{{1,2}}(?::\d\d)?)\s*(?P<za>{ZONE})?\s+"
     rf"(?(between)and|(?:to|until|till|through))\s+(?P<b>{_WHEN})(?:\s*(?P<zb>{ZONE}))?(?:,?\s+(?:on\s+)?(?P<day>{DAY}))?",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +40,12 @@ def ask(
     from gigafactory.chat.ask import ask as answer_of
     from gigafactory.chat.filters import moment
     from gigafactory.chat.wire import answer_json
+    from gigafactory.chat.writer import open_writer
     from gigafactory.errors import UserError
-    from gigafactory.factory.file import Factory
-    from gigafactory.factory.load import load_factory
+    from gigafactory.factory.load import load_factory, parse_factory
 
-    factory = load_factory(file, sets or ()) if file is not None else Factory()
+    factory = load_factory(file, sets or ()) if file is not None else parse_factory("", "gigafactory ask", sets or ())
+    writer = open_writer(factory.chat)
     with _posts(factory, file) as (store, now):
         if as_of is not None:
             try:
@@ -53,7 +54,8 @@ def ask(
                 raise UserError(str(error)) from None
             now = min(then, now)
         trust = {source.name: source.trust for source in factory.feed.sources}
-        answer = answer_of(question, store, now, factory.chat.answer, trust)
+        with closing(writer) if writer is not None else nullcontext():
+            answer = answer_of(question, store, now, factory.chat.answer, trust, writer)
     if as_json:
         print(json.dumps(answer_json(answer), indent=1, ensure_ascii=False))
     else:

@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from gigafactory.factory.file import Factory
     from gigafactory.feed.run import Feed
 
+OF_SHIPPED = (  # the day of the reading hall changes while one looks
+    "What happened today?",
+    "When did Lantern-7 lift off?",
+    "When does Saltmarsh Bridge reopen?",
+    "When does the new reading hall open?",
+    "Who is the king of Atlantis?",
+)
+
 
 def chat(
     file: Annotated[
@@ -66,12 +74,16 @@ def _needs_packages() -> None:
 
 
 def _own_folder() -> Path:
-    """Where posts and answers lie when no factory file says where."""
+    """Where posts and answers lie when no factory file says where: a folder for each edition of the shipped posts."""
+    import hashlib
     import os
     import tempfile
 
+    from gigafactory.feed.replay import shipped
+
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "gigafactory" / "chat"
+    edition = hashlib.sha256(shipped().read_bytes()).hexdigest()[:8]
+    folder = cache / "gigafactory" / f"chat-{edition}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -99,13 +111,17 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
     from gigafactory.feed.run import Feed
     from gigafactory.feed.sources import clock_of, only_writer, place, prepared, status_path
     from gigafactory.feed.status import read_status
+    from gigafactory.files import disk_errors
 
     section = prepared(factory.feed, base)
     at = place(section, base)
     with ExitStack() as stack:
         mine = stack.enter_context(only_writer(at))
         store = stack.enter_context(closing(open_store(section.store.url, section.store, write=mine)))
-        saved = stack.enter_context(closing(SavedAnswers(base / Path(factory.chat.server.answers_file).expanduser())))
+        answers = base / Path(factory.chat.server.answers_file).expanduser()
+        with disk_errors(answers, "make its folder"):
+            answers.parent.mkdir(parents=True, exist_ok=True)
+        saved = stack.enter_context(closing(SavedAnswers(answers)))
         clock = clock_of(section, store)
         feed = Feed(section, store, clock, tell=_tell, status_path=status_path(at)) if mine else None
         if not mine:
@@ -124,6 +140,7 @@ def _opened(factory: Factory, base: Path) -> Iterator[tuple[Service, Feed | None
                 writer,
                 models,
                 feed.status if feed else lambda: read_status(status_path(at)),
+                examples=Service.examples if factory.feed.sources else OF_SHIPPED,
             ),
             feed,
         )
@@ -182,7 +199,7 @@ def _serve(service: Service, feed: Feed | None, keys: tuple[str, ...], open_page
         try:
             await asyncio.wait({serving} | ({reading} if reading else set()), return_when=asyncio.FIRST_COMPLETED)
             if reading is not None and reading.done() and not stop.is_set():
-                reading.result()  # every source has failed: say so; what is stored may still be asked
+                reading.result()  # every source has failed, for good: say which and why
             await serving
         finally:
             stop.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,9 +27,10 @@ def run(file: FactoryFile, sets: Sets = None) -> None:
     from gigafactory.errors import UserError
     from gigafactory.feed.open import open_store
     from gigafactory.feed.run import Feed
-    from gigafactory.feed.sources import clock_of, only_writer, place, status_path
+    from gigafactory.feed.sources import check_sources, clock_of, only_writer, place, status_path
 
     section = _section(file, sets)
+    check_sources(section, os.environ)
     at = place(section, file.parent)
     with only_writer(at) as mine:
         if not mine:

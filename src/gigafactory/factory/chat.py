@@ -14,6 +14,9 @@ class AnswerSection(Section):
     support: float = Field(0.5, ge=0, le=1, description="least support by a cited post for a sentence to stay")
     show_unsupported: bool = Field(False, description="mark unsupported sentences instead of removing them")
     nearest: int = Field(3, ge=0, description="posts shown when nothing supports an answer")
+    checker: str = Field(
+        "own", description="of a model's sentences: own, or hhem:FOLDER, minicheck:FOLDER, lettucedetect:FOLDER"
+    )
     max_tokens: int = Field(512, ge=1, description="longest answer of a model")
     temperature: float = Field(0.0, ge=0, le=2, description="of a model")
     timeout_s: float = Field(30.0, gt=0, description="longest wait for a model before the quoted answer is given alone")

@@ -61,7 +61,9 @@ class StoreSection(Section):
         description="sqlite:FILE or postgresql://USER@HOST/DATABASE",
     )
     retention_days: float = Field(30.0, gt=0, description="older posts are deleted")
-    partition_hours: float = Field(24.0, gt=0, description="sqlite: posts of this long share one file")
+    partition_hours: float = Field(
+        24.0, gt=0, description="posts of this long share a part of the index; purges rewrite parts"
+    )
     commit_s: float = Field(0.1, gt=0, le=10, description="longest that a post waits to be searchable")
     purge_s: float = Field(60.0, gt=0, description="longest that the bytes of a deleted post stay on disk")
 

@@ -121,7 +121,8 @@ def describe_factory(factory: Factory) -> list[tuple[str, str]]:
         lines.append(("feed", f"{sources} into {factory.feed.store.url}"))
     if factory.chat != untouched.chat:
         server = factory.chat.server
-        lines.append(("chat", f"answered by {factory.chat.model} on {server.host}:{server.port}"))
+        model = "quotes" if factory.chat.model == "built-in" else factory.chat.model
+        lines.append(("chat", f"answered by {model} on {server.host}:{server.port}"))
     return lines
 
 

@@ -16,6 +16,7 @@ from gigafactory.feed.post import Event
 
 T = TypeVar("T")
 LONGEST_ERROR = 300  # characters; a server's message may be of any length
+SHORTEST_SECRET = 6  # what is shorter is no secret, and cutting it out would spoil every word
 
 
 class Clock(Protocol):
@@ -66,7 +67,7 @@ class Health:
     def error(self, message: str, at: float) -> None:
         """Keep the newest error: one line, no control characters, no secrets, bounded."""
         for secret in self.secrets:
-            if secret:
+            if len(secret) >= SHORTEST_SECRET:
                 message = message.replace(secret, "***")
         line = " ".join("".join(sign if sign.isprintable() else " " for sign in message).split())
         self.last_error, self.last_error_at = line[:LONGEST_ERROR], at

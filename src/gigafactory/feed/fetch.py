@@ -88,7 +88,7 @@ async def _inflated(raw: AsyncIterator[bytes], encoding: str, limit_bytes: int) 
             raise httpx.DecodingError(f"not {encoding}: {error}") from None
         left -= len(part)
         if left < 0:
-            raise TooLargeError(f"the answer is larger than {limit_bytes / 1e6:g} MB")
+            raise TooLargeError(f"the answer is larger than {limit_bytes / 1e6:.1f} MB")
         yield part
 
 
@@ -123,7 +123,7 @@ def retry_after_s(headers: Mapping[str, str], now: float) -> float:
 
 def failure_of(error: Exception) -> tuple[Failure, str, float]:
     """(kind, words, seconds that the server asks to wait). An error that is none of a connection is raised again."""
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+    from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
     match error:
         case HttpError():
@@ -132,6 +132,8 @@ def failure_of(error: Exception) -> tuple[Failure, str, float]:
         case InvalidStatus():
             answer = error.response
             text = (answer.body or b"")[:200].decode("utf-8", "replace")
+            if 300 <= answer.status_code < 400:
+                text = f"redirects to {answer.headers.get('Location', 'nowhere')}: name that as url, if you trust it"
             return failure_of(HttpError(answer.status_code, text))
         case ConnectionClosed():
             if close := error.rcvd:
@@ -139,7 +141,7 @@ def failure_of(error: Exception) -> tuple[Failure, str, float]:
             return Failure.NETWORK, "the connection broke", 0.0
         case StalledError() | TimeoutError() | httpx.TimeoutException():
             return Failure.STALLED, str(error) or "nothing came in time", 0.0
-        case OSError() | InvalidHandshake() | httpx.HTTPError() | TooLargeError():
+        case OSError() | WebSocketException() | httpx.HTTPError() | TooLargeError():
             return Failure.NETWORK, str(error) or type(error).__name__, 0.0
     raise error
 

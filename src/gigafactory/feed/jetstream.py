@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import websockets
-from websockets.asyncio.client import ClientConnection, connect
+from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from gigafactory.errors import UserError
@@ -27,14 +26,15 @@ from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
 from gigafactory.feed.fetch import keep_connected
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Delete, DeleteAuthor, Event, Post, Restore
+from gigafactory.feed.socket import SILENCE_S, open_socket
 
 # The public servers, tried in turn. Each numbers and times its events by itself.
 PUBLIC = tuple(f"wss://jetstream{n}.us-{side}.bsky.network/subscribe" for side in ("east", "west") for n in (2, 1))
 POSTS = "app.bsky.feed.post"
 V2 = "/xrpc/network.bsky.jetstream.subscribeEvents"
-V2_PROTOCOL = websockets.Subprotocol("xrpc.v1.json")
+V2_PROTOCOL = "xrpc.v1.json"
+AHEAD_S = 86_400.0  # that a server's clock may be ahead of ours
 REWIND_US = 5_000_000  # on another server than the cursor is of
-SILENCE_S = 20.0  # longest that an open connection may bring nothing, pongs included
 LONGEST_FRAME = 4 << 20  # bytes
 BATCH = 500  # events that are there at once go together, up to so many
 HANDLES = 50_000  # of accounts whose identity events passed by are remembered
@@ -106,47 +106,40 @@ class Jetstream:
         """One connection, until it raises why it is over."""
         host, v2 = urlsplit(url).netloc, _is_v2(url)
         place = self._place
+        address = f"{url}?{_query(v2, self._dids, _cursor(place, host, v2, self._by_time))}"
+        protocol = V2_PROTOCOL if v2 else None
         try:
-            connection = await connect(
-                f"{url}?{_query(v2, self._dids, _cursor(place, host, v2, self._by_time))}",
-                subprotocols=[V2_PROTOCOL] if v2 else None,
-                compression=None,
-                open_timeout=SILENCE_S,
-                ping_interval=SILENCE_S / 2,
-                ping_timeout=SILENCE_S,
-                close_timeout=1.0,
-                max_size=LONGEST_FRAME,
-                max_queue=BATCH,
-                user_agent_header="gigafactory",
-            )
+            async with open_socket(
+                address, subprotocol=protocol, largest_bytes=LONGEST_FRAME, queued=BATCH
+            ) as connection:
+                await self._listen(connection, host, v2, emit)
         except InvalidStatus as error:
             if b"CursorTooOld" in (error.response.body or b"") and not self._by_time:
                 raise CursorRefusedError("events were missed: the server no longer keeps what followed ours") from None
             raise
-        async with connection:
-            self.health.connected = True
-            if place is None or place.host != host:
-                place = None
-            had = place.seq if place is not None and not self._by_time else None  # it is sent once more
-            while True:
-                # everybody is never silent; single authors may be, and pings tell whether the connection lives
-                async with asyncio.timeout(None if self._dids else SILENCE_S):
-                    frames = [await connection.recv(decode=False)]
-                frames += await _at_once(connection)
-                read, over = self._understood(frames, v2)
-                events: list[Event] = []
-                for one in read:
-                    if one.seq is not None and had is not None and one.seq <= had:
-                        continue
-                    had = one.seq
-                    events += one.events
-                    place = Place(host, max(one.us, place.us if place is not None else 0), one.seq)
-                if place is not None and read:
-                    await emit(Batch(tuple(events), str(place)))
-                    self._place, self._by_time = place, False
-                    self.health.posts += sum(isinstance(event, Post) for event in events)
-                if over:
-                    raise ConnectionResetError(over)
+
+    async def _listen(self, connection: ClientConnection, host: str, v2: bool, emit: Emit) -> None:
+        place = self._place if self._place is not None and self._place.host == host else None
+        self.health.connected = True
+        had = place.seq if place is not None and not self._by_time else None  # it is sent once more
+        while True:
+            # everybody is never silent; single authors may be, and pings tell whether the connection lives
+            async with asyncio.timeout(None if self._dids else SILENCE_S):
+                frames = [await connection.recv(decode=False)]
+            frames += await _at_once(connection)
+            read, over = self._understood(frames, v2)
+            events: list[Event] = []
+            for one in read:
+                if one.seq is not None and had is not None and one.seq <= had:
+                    continue
+                events += one.events
+                place = Place(host, max(one.us, place.us if place is not None else 0), one.seq)
+            if place is not None and read:
+                await emit(Batch(tuple(events), str(place)))
+                self._place, self._by_time = place, False
+                self.health.posts += sum(isinstance(event, Post) for event in events)
+            if over:
+                raise ConnectionResetError(over)
 
     def _understood(self, frames: Sequence[bytes], v2: bool) -> tuple[list[Read], str]:
         """What these frames say; and why the server ends the stream, if it does."""
@@ -158,6 +151,9 @@ class Jetstream:
                 read = self._reader.v2(frame, now) if v2 else self._reader.v1(frame, now)
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 self.health.bad_line(f"no {error}" if isinstance(error, KeyError) else str(error), now)
+                continue
+            if read.us > (now + AHEAD_S) * 1e6:  # it would become our cursor
+                self.health.bad_line("an event of the future", now)
                 continue
             if read.notice == "FutureCursor" and not self._by_time:
                 raise CursorRefusedError("the server knows nothing of our cursor; it is asked by time")

@@ -17,10 +17,8 @@ from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx
-from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedOK
 
-from gigafactory import __version__
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource
 from gigafactory.feed.connector import Batch, Clock, Emit, Health, resumed
@@ -28,6 +26,7 @@ from gigafactory.feed.fetch import REFUSED, HttpError, checked, client, failure_
 from gigafactory.feed.mastodon_payload import FAULTS, event_of, later, status_event
 from gigafactory.feed.plain import plain
 from gigafactory.feed.post import Event, Post
+from gigafactory.feed.socket import open_socket
 from gigafactory.feed.stream import Lines, StalledError, watched
 
 SILENCE_S = 20.0  # the server sends ":thump" every 15 s
@@ -164,16 +163,8 @@ class Mastodon:
     async def _messages_by_socket(
         self, web: httpx.AsyncClient, base: str, channels: Sequence[Channel]
     ) -> AsyncGenerator[list[Message], None]:
-        async with connect(
-            f"ws{base}/api/v1/streaming",
-            additional_headers={"Authorization": f"Bearer {self._token}"},
-            open_timeout=SILENCE_S,
-            ping_interval=SILENCE_S / 2,
-            ping_timeout=SILENCE_S,
-            close_timeout=1.0,
-            max_size=LARGEST_MESSAGE,
-            user_agent_header=f"gigafactory/{__version__}",
-        ) as socket:
+        headers = {"Authorization": f"Bearer {self._token}"}
+        async with open_socket(f"ws{base}/api/v1/streaming", headers=headers, largest_bytes=LARGEST_MESSAGE) as socket:
             for channel in channels:
                 await socket.send(json.dumps({"type": "subscribe", **channel.wanted}))
             self.health.connected = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from gigafactory.feed.intake import clean, cleaned
 from gigafactory.feed.post import EVERY_REVISION, Delete, DeleteAuthor, Event, Post, Restore
@@ -13,8 +14,7 @@ from gigafactory.feed.store import Applied
 Name = tuple[str, str]  # source and id, or source and author_id
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """What the rules need of a post in the store. key: where it is kept; None: it came with this batch."""
 
     key: int | None
@@ -23,8 +23,7 @@ class Stored:
     also: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(NamedTuple):
     """Of a post. root: the id that its Delete named; all tombstones of one Delete have it, and Restore takes them away
     together. by_author: it only says why the post is gone, and it is the author's tombstone that holds it back."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from gigafactory.feed.intake import clean, first_key, millisecond, ms_of
@@ -42,7 +42,7 @@ class PostgresStore:
         self._write = write
         self._part_ms = max(1, round(part_s * 1000))
         self._clock = clock
-        self._turn = threading.RLock()
+        self._turn, self._purging = threading.RLock(), threading.Lock()
         self._writer: Session | None = None
         self._pool: list[Session] = []
         self._pool_lock = threading.Lock()
@@ -169,43 +169,20 @@ class PostgresStore:
         dirty = self._read(lambda db: db.execute("SELECT n, dirty FROM parts WHERE dirty > 0").fetchall())
         if not dirty:
             return 0
-        from psycopg.errors import UndefinedTable
+        import psycopg
 
-        with self._turn, speaking(self._url):
-            db = self._its_writer()
-            (now,) = one(db, "SELECT pg_current_xact_id()::xid::text")
-        if not self._unseen(now):
-            return 0
-        for n, _ in dirty:
-            with self._turn, speaking(self._url), suppress(UndefinedTable):  # retention was faster
-                self._its_writer().execute(f"VACUUM (FULL) posts_{n}")
-        self._drop_log()
+        self._may_write()
+        with self._purging, speaking(self._url), closing(connect(self._url)) as db:
+            if not _unseen_before_now(db):
+                return 0
+            for n, _ in dirty:
+                with suppress(psycopg.errors.UndefinedTable):  # retention was faster
+                    db.execute(f"VACUUM (FULL) posts_{n}")
+            _drop_log(db)
         with self._transaction() as db:
             for n, count in dirty:
                 db.execute("UPDATE parts SET dirty = dirty - %s WHERE n = %s", (count, n))
         return sum(count for _, count in dirty)
-
-    def _unseen(self, transaction_id: str) -> bool:
-        """Waits until no session sees what was there before this transaction: VACUUM keeps what one sees."""
-        statement = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_xmin IS NOT NULL AND age(backend_xmin) > age(%s::text::xid)"
-        )
-        for attempt in range(_SNAPSHOT_TRIES):
-            if attempt:
-                time.sleep(_SNAPSHOT_WAIT_S)
-            with self._turn, speaking(self._url):
-                if one(self._its_writer(), statement, (transaction_id,)) == (0,):
-                    return True
-        return False
-
-    def _drop_log(self) -> None:
-        """Ends the segment of the log that may hold deleted posts, so that the server drops it."""
-        from psycopg.errors import InsufficientPrivilege
-
-        with self._turn, speaking(self._url), suppress(InsufficientPrivilege):
-            self._its_writer().execute("SELECT pg_switch_wal()")
-            self._its_writer().execute("CHECKPOINT")
 
     def close(self) -> None:
         with self._turn, self._pool_lock:
@@ -214,9 +191,12 @@ class PostgresStore:
                 session.close()
             self._pool, self._writer = [], None
 
-    def _its_writer(self) -> Session:
+    def _may_write(self) -> None:
         if not self._write or self._closed:
             raise ValueError("the store was opened for reading, or is closed")
+
+    def _its_writer(self) -> Session:
+        self._may_write()
         if self._writer is None or self._writer.closed:
             self._writer = connect(self._url)
         return self._writer
@@ -261,3 +241,27 @@ class PostgresStore:
                     db.close()
                 elif not db.closed:
                     self._pool.append(db)
+
+
+def _unseen_before_now(db: Session) -> bool:
+    """Waits until no session sees what was there before now: VACUUM keeps what one sees."""
+    (now,) = one(db, "SELECT pg_current_xact_id()::xid::text")
+    statement = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        " AND backend_xmin IS NOT NULL AND age(backend_xmin) > age(%s::text::xid)"
+    )
+    for attempt in range(_SNAPSHOT_TRIES):
+        if attempt:
+            time.sleep(_SNAPSHOT_WAIT_S)
+        if one(db, statement, (now,)) == (0,):
+            return True
+    return False
+
+
+def _drop_log(db: Session) -> None:
+    """Ends the segment of the log that may hold deleted posts, so that the server drops it."""
+    from psycopg.errors import InsufficientPrivilege
+
+    with suppress(InsufficientPrivilege):
+        db.execute("SELECT pg_switch_wal()")
+        db.execute("CHECKPOINT")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gigafactory.feed.intake import END_KEY, first_key, millisecond, ms_of, order
 from gigafactory.feed.post import Post
-from gigafactory.feed.postgres_write import array, hash_of, parts
+from gigafactory.feed.postgres_write import array, hash_of, one, parts
 from gigafactory.feed.rows import COLUMNS, post_of
 from gigafactory.feed.store import Found, Query
 from gigafactory.feed.words import Wanted
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from gigafactory.feed.postgres_server import Session
 
 _PAGE_MIN = 100
+_LOOKED_AT = 3  # posts that are looked at one by one, for each that is wanted
 
 
 def find(db: Session, query: Query, want: Wanted, left_s: Callable[[], float] | None) -> Found:
@@ -47,23 +48,62 @@ def _newest_first(
     high = END_KEY if query.until is None else first_key(millisecond(query.until) + 1)
     condition, values = _condition(want)
     page = max(query.limit + 1, _PAGE_MIN)
+    frequent = not want.groups or any(len(group) == 1 for group in want.groups)
     end = high
     for n, first in reversed(parts(db)):
         if first < high and low < end:
             below = high
             while True:
                 _limit_time(db, left_s)
-                rows = db.execute(
-                    f"SELECT w.key, {COLUMNS} FROM (SELECT key FROM words_{n} WHERE key >= %s AND key < %s{condition}"
-                    f" ORDER BY key DESC LIMIT %s) w JOIN posts_{n} p ON p.key = w.key ORDER BY w.key DESC",
-                    (low, below, *values, page),
-                ).fetchall()
-                for row in rows:
-                    yield row[0], post_of(row[1:])
+                if frequent or not want.positive:
+                    looked, rows = _look_at_newest(db, n, (low, below), condition, values, page)
+                    yield from rows
+                    frequent = len(rows) >= page
+                    if looked is None:
+                        break
+                    below = looked
+                    continue
+                rows = _look_up(db, n, (low, below), condition, values, page)
+                yield from rows
                 if len(rows) < page:
                     break
                 below = rows[-1][0]
         end = first
+
+
+def _look_at_newest(
+    db: Session, n: int, keys: tuple[int, int], condition: str, values: list[Any], page: int
+) -> tuple[int | None, list[tuple[int, Post]]]:
+    """Matches among the newest posts of a part, one by one, which is best where most match. And the key down to which
+    it looked; None: to the end."""
+    among = page * _LOOKED_AT
+    (lowest,) = one(
+        db,
+        f"SELECT min(key) FROM (SELECT key FROM words_{n} WHERE key >= %s AND key < %s ORDER BY key DESC LIMIT %s) t",
+        (*keys, among),
+    )
+    if lowest is None:
+        return None, []
+    newest = f"SELECT key, terms FROM words_{n} WHERE key >= %s AND key < %s ORDER BY key DESC OFFSET 0"
+    matching = f"SELECT key FROM ({newest}) t WHERE true{condition}"
+    return lowest, _posts(db, n, matching, (lowest, keys[1], *values))
+
+
+def _look_up(
+    db: Session, n: int, keys: tuple[int, int], condition: str, values: list[Any], page: int
+) -> list[tuple[int, Post]]:
+    """The newest matches of a part by the index, which is best where few match."""
+    # "+ 0" lest the planner goes by the keys and looks at the terms of every post
+    matching = f"SELECT key FROM words_{n} WHERE key + 0 >= %s AND key + 0 < %s{condition}"
+    statement = f"WITH m AS MATERIALIZED ({matching}) SELECT key FROM m ORDER BY key DESC LIMIT %s"
+    return _posts(db, n, statement, (*keys, *values, page))
+
+
+def _posts(db: Session, n: int, keys: str, values: Sequence[Any]) -> list[tuple[int, Post]]:
+    rows = db.execute(
+        f"SELECT w.key, {COLUMNS} FROM ({keys}) w JOIN posts_{n} p ON p.key = w.key ORDER BY w.key DESC", values
+    )
+    return [(row[0], post_of(row[1:])) for row in rows]
 
 
 def _limit_time(db: Session, left_s: Callable[[], float] | None) -> None:

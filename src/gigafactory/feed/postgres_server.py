@@ -59,7 +59,7 @@ CREATE TABLE posts_{n}(
   lang text NOT NULL, also text NOT NULL, refs text NOT NULL, train_ok boolean NOT NULL);
 ALTER TABLE posts_{n} {unsampled};
 CREATE TABLE words_{n}(key bigint PRIMARY KEY, terms bigint[] NOT NULL);
-CREATE INDEX words_{n}_terms ON words_{n} USING gin(terms) WITH (gin_pending_list_limit = 1024);
+CREATE INDEX words_{n}_terms ON words_{n} USING gin(terms) WITH (gin_pending_list_limit = 256);
 """
 
 
@@ -72,6 +72,7 @@ def connect(url: str) -> Session:
     with speaking(url):
         session = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S)
         session.execute(f"SET search_path TO {SCHEMA}")
+        session.execute("SET enable_seqscan TO off")  # there is an index for every question; guesses are often wrong
         session.execute(f"SET lock_timeout TO '{BUSY_S}s'")
     return session
 

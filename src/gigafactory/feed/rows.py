@@ -20,7 +20,8 @@ def post_of(row: Sequence[Any]) -> Post:
 
 def row_of(post: Post, key: int) -> tuple[Any, ...]:
     """The key and COLUMNS."""
-    also, refs = (json.dumps(names) if names else "" for names in (post.also, post.refs))
+    also = json.dumps(post.also) if post.also else ""
+    refs = json.dumps(post.refs) if post.refs else ""
     return (
         *(key, post.source, post.id, post.rev, post.author, post.author_id, post.created_at, post.seen_at),
         *(post.text, post.url, post.lang, also, refs, post.train_ok),

@@ -27,6 +27,7 @@ QUEUED = 20_000  # events that wait for the store, at most, before the sources w
 HEARTBEATS = 100  # cursors without events that wait for the next commit, at most
 COMMITTED = 5_000  # events of one transaction, at most
 STATUS_S = 2.0
+LOOKS = 3  # at a source that is not connected, before that is told
 LONGEST_RETRY_S = 30.0  # between attempts at a store that takes nothing
 RETAIN_S = 600.0
 
@@ -36,6 +37,7 @@ class _Source:
     section: FeedSource
     connector: Connector
     state: str = "connecting"
+    away: int = 0  # looks in a row at which it was not connected; -1: that is told
     delays: Delays = field(default_factory=Delays)
 
 
@@ -184,7 +186,7 @@ class Feed:
                 health.error(f"a fault ({where}: {type(error).__name__}: {error})", self._real.now())
                 self._tell(f"{connector.name}: {health.last_error}; it starts again in {wait_s:g} s")
                 health.reconnects += 1
-                health.connected = False
+                health.connected, source.away = False, -1
                 await self._real.sleep(wait_s)
             else:
                 source.state = "ended"
@@ -202,8 +204,9 @@ class Feed:
                 await self._real.sleep(STATUS_S)
 
     async def _write(self, stop: asyncio.Event) -> None:
-        """Commits at once what comes after a pause, and then every commit_s, until closed and empty."""
-        commit_s = self._section.store.commit_s
+        """Commits at once what comes after a pause, and then twice in commit_s, so that a post that waits for the next
+        commit and its end is searchable within it; until closed and empty."""
+        commit_s = self._section.store.commit_s / 2
         began = -commit_s
         loop = asyncio.get_running_loop()
         while True:
@@ -293,7 +296,22 @@ class Feed:
     async def _publish(self) -> None:
         while True:
             await self._publish_once()
+            for source in self._sources:
+                self._look_at(source)
             await self._real.sleep(STATUS_S)
+
+    def _look_at(self, source: _Source) -> None:
+        """Tell once that a source is away for longer than a reconnect takes, and once that it is back."""
+        health = source.connector.health
+        if health.connected or source.state != "live":
+            if source.away < 0 and source.state == "live":
+                self._tell(f"{source.connector.name}: connected again")
+            source.away = 0
+        elif source.away >= 0 and health.last_error:
+            source.away += 1
+            if source.away >= LOOKS:
+                source.away = -1
+                self._tell(f"{source.connector.name}: not connected ({health.last_error}); it is tried again and again")
 
     async def _publish_once(self) -> None:
         try:

@@ -94,18 +94,31 @@ def clock_of(section: FeedSection, store: Store) -> Clock:
 def _recording(source: FeedSource, field: str) -> Path:
     path = Path(source.path or "")
     if not path.is_file():
-        raise UserError(f"{field}.path: {path}: no such file")
+        raise UserError(f"{field}.path: {path}: {'not a file' if path.exists() else 'no such file'}")
     return path
+
+
+def _token(source: FeedSource, field: str, environ: Mapping[str, str]) -> str:
+    if source.token_env is None:
+        return ""
+    token = environ.get(source.token_env, "").strip()
+    if not token:
+        raise UserError(f"{field}.token_env: the environment variable {source.token_env} is not set")
+    return token
+
+
+def check_sources(section: FeedSection, environ: Mapping[str, str]) -> None:
+    """Raises UserError for a recording or a token that is not there, before anything is opened for them."""
+    for i, source in enumerate(section.sources):
+        _token(source, f"feed.sources[{i}]", environ)
+        if source.kind == "replay":
+            _recording(source, f"feed.sources[{i}]")
 
 
 def connect(source: FeedSource, field: str, clock: Clock, environ: Mapping[str, str], store: Store) -> Connector:
     """The connector of a source. field: its name in the factory file, for errors ("feed.sources[0]"). store: asked
     which posts we hold, where a source tells of every deletion."""
-    token = ""
-    if source.token_env is not None:
-        token = environ.get(source.token_env, "").strip()
-        if not token:
-            raise UserError(f"{field}.token_env: the environment variable {source.token_env} is not set")
+    token = _token(source, field, environ)
     if source.kind == "replay":
         path = _recording(source, field)
         if not isinstance(clock, ReplayClock):  # beside live sources a replay keeps a time of its own

@@ -23,6 +23,8 @@ from gigafactory.feed.store import Applied, Change, Found, Held, Query
 from gigafactory.feed.words import wanted
 
 _RETAIN_POSTS = 5_000  # posts that one transaction of retain deletes: others get in between
+_TURN_S = 0.005  # between two transactions of a long task, so that who waits for the lock gets it
+_REST = 2.0  # a purge rests this times as long as it has kept the writer waiting
 _CHECKPOINT_TRIES, _CHECKPOINT_WAIT_S = 10, 0.2
 _SPARE, _VACUUM_PAGES = 0.25, 1_000  # free share of the file that is kept; pages given back in one go
 
@@ -136,6 +138,7 @@ class SqliteStore:
         while more:
             deleted, more = self._retain_some(after)
             total += deleted
+            time.sleep(_TURN_S)
         if total:
             self._give_back()
         return total
@@ -184,7 +187,9 @@ class SqliteStore:
             return 0
         for n, _ in dirty:
             with self._transaction() as db:
+                began = time.monotonic()
                 db.execute(f"INSERT INTO words_{n}(words_{n}) VALUES('optimize')")
+            time.sleep(_REST * (time.monotonic() - began))
         if not self._checkpoint():
             return 0
         with self._transaction() as db:

@@ -59,7 +59,12 @@ WORDS_TABLE = (
 def connect(path: Path, *, write: bool) -> sqlite3.Connection:
     """A connection for any thread, one at a time; transactions are begun and ended by statements."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_S
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_S,
+        cached_statements=2_000,  # one for each part of the index
     )
     connection.execute("PRAGMA temp_store=MEMORY")  # posts never get into a temporary file
     connection.execute("PRAGMA cache_size=-65536" if write else "PRAGMA cache_size=-16384")

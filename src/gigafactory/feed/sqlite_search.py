@@ -54,9 +54,9 @@ def _by_words(db: sqlite3.Connection, want: Wanted, low: int, high: int) -> Iter
     for n, first in reversed(parts(db)):
         if first < high and low < end:
             rows = db.execute(
-                f"SELECT w.rowid, {_POST} FROM words_{n} w JOIN posts p ON p.key = w.rowid"
-                f" WHERE words_{n} MATCH ? AND w.rowid >= ? AND w.rowid < ? ORDER BY w.rowid DESC",
-                (expression, low, high),
+                f"SELECT p.key, {_POST} FROM words_{n} w JOIN posts p ON p.key = -w.rowid"
+                f" WHERE words_{n} MATCH ? AND w.rowid > ? AND w.rowid <= ? ORDER BY w.rowid",
+                (expression, -high, -low),
             )
             for row in rows:
                 yield row[0], post_of(row[1:])

@@ -21,7 +21,8 @@ from gigafactory.feed.sqlite_file import WORDS_TABLE
 from gigafactory.feed.store import CHANGES_KEPT
 from gigafactory.feed.words import author_id_mark, term_text
 
-PART_POSTS = 100_000  # a purge rewrites the index of a part in one go, a microsecond or so for each post
+# A purge rewrites the index of a part in one go, a microsecond or two for each post, and nobody writes meanwhile.
+PART_POSTS = 50_000
 
 
 class Asked:
@@ -46,7 +47,9 @@ def rows_of_author(db: sqlite3.Connection, source: str, author_id: str, columns:
     """Rows of posts p of an author."""
     rows: list[Any] = []
     for n, _ in parts(db):
-        statement = f"SELECT {columns} FROM words_{n} w JOIN posts p ON p.key = w.rowid WHERE words_{n} MATCH ? LIMIT ?"
+        statement = (
+            f"SELECT {columns} FROM words_{n} w JOIN posts p ON p.key = -w.rowid WHERE words_{n} MATCH ? LIMIT ?"
+        )
         rows += db.execute(statement, (f'"{author_id_mark(source, author_id)}"', limit))
         if 0 < limit <= len(rows):
             break
@@ -96,7 +99,7 @@ def drop(db: sqlite3.Connection, keys: Sequence[int], *, from_index: bool = True
     if from_index:
         rows = db.execute(f"SELECT key, {COLUMNS} FROM posts WHERE {where} ORDER BY key", (listed,)).fetchall()
         for n, of_part in _by_part(parts(db), [(row[0], term_text(post_of(row[1:]))) for row in rows]).items():
-            db.executemany(f"INSERT INTO words_{n}(words_{n}, rowid, words) VALUES('delete', ?, ?)", of_part)
+            db.executemany(f"INSERT INTO words_{n}(words_{n}, rowid, words) VALUES('delete', ?, ?)", _rows(of_part))
             db.execute("UPDATE parts SET posts = posts - ?1, dirty = dirty + ?1 WHERE n = ?2", (len(of_part), n))
     db.execute(f"DELETE FROM aliases WHERE {where}", (listed,))
     db.execute(f"DELETE FROM posts WHERE {where}", (listed,))
@@ -113,6 +116,11 @@ def _by_part(found: list[tuple[int, int]], keyed: list[tuple[int, str]]) -> dict
     return by_part
 
 
+def _rows(keyed: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """For the index, in the order of its rows: they are the keys negated, so that the newest come first."""
+    return [(-key, text) for key, text in reversed(keyed)]
+
+
 def _put(db: sqlite3.Connection, posts: list[Post], part_ms: int) -> None:
     posts.sort(key=order, reverse=True)
     milliseconds = [millisecond(post.created_at) for post in posts]
@@ -126,7 +134,7 @@ def _put(db: sqlite3.Connection, posts: list[Post], part_ms: int) -> None:
     db.executemany("INSERT INTO aliases VALUES(?, ?, ?)", aliases)
     keyed = sorted((key, term_text(post)) for post, key in zip(posts, keys, strict=True))
     for n, of_part in _by_part(parts(db), keyed).items():
-        db.executemany(f"INSERT INTO words_{n}(rowid, words) VALUES(?, ?)", of_part)
+        db.executemany(f"INSERT INTO words_{n}(rowid, words) VALUES(?, ?)", _rows(of_part))
         db.execute("UPDATE parts SET posts = posts + ? WHERE n = ?", (len(of_part), n))
     seen_at = max(post.seen_at for post in posts)
     db.execute(

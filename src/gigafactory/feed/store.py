@@ -8,7 +8,6 @@ from typing import Protocol
 
 from gigafactory.feed.post import Delete, Event, Post
 
-
 CHANGES_KEPT = 1_000_000
 
 

@@ -21,7 +21,7 @@ from gigafactory.feed.x_budget import Budget, Prices, next_month
 from gigafactory.feed.x_deletions import Deletions
 from gigafactory.feed.x_follow import LATE_S, Follower, Plan, StreamError
 from gigafactory.feed.x_gaps import STREAM, GapFiller
-from gigafactory.feed.x_http import Api, ApiError, check_token
+from gigafactory.feed.x_http import Api, ApiError, check_token, check_url
 from gigafactory.feed.x_payload import Problem, parse_object
 from gigafactory.feed.x_rules import AT_ONCE, Changes, Rule, changes, check, parse_rules, refused, tag_of
 from gigafactory.feed.x_state import SpentError, XState
@@ -49,6 +49,7 @@ class XConnector:
         self.clock = clock
         check(self.rules)
         check_token(token)
+        check_url(source.url or PUBLIC)
         self.source = source
         self.token = token
         self.store = store

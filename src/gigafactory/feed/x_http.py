@@ -71,6 +71,17 @@ def check_token(token: str) -> None:
         raise UserError("token_env: the access token must be printable ASCII, without spaces")
 
 
+def check_url(url: str) -> None:
+    """Raises UserError for what cannot be the address of X or of a server that stands in for it."""
+    try:
+        parsed = httpx.URL(url)
+        fits = parsed.scheme in ("http", "https") and bool(parsed.host) and not parsed.userinfo
+    except httpx.InvalidURL:
+        fits = False
+    if not fits:
+        raise UserError(f"url: must be like https://api.x.com, got {url!r}")
+
+
 class Api:
     """X's API at `url` with an app's bearer token. Raises ApiError, httpx.TransportError and BadLineError."""
 

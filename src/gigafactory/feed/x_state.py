@@ -150,18 +150,25 @@ class XState:
         """What dump() gave. A cursor that cannot be read is told and starts anew from now."""
         try:
             saved = json.loads(cursor) if cursor else {}
-            read_to = {str(key): float(at) for key, at in saved.get("read_to", {}).items()}
-            gaps = [Gap(float(since), float(until)) for since, until in saved.get("gaps", [])]
-            checked_at, doubt_since = (saved.get(name) for name in ("checked_at", "doubt_since"))
+            read_to = {str(key): _time(at) for key, at in saved.get("read_to", {}).items()}
+            gaps = [Gap(_time(since), _time(until)) for since, until in saved.get("gaps", [])]
+            checked_at, doubt_since = saved.get("checked_at"), saved.get("doubt_since")
             self.budget.load(saved.get("spent"))
             self.read_to, self.gaps = read_to, gaps
-            self.checked_at = None if checked_at is None else float(checked_at)
+            self.checked_at = None if checked_at is None else _time(checked_at)
             if doubt_since is not None:
-                self.doubt(float(doubt_since))
+                self.doubt(_time(doubt_since))
         except (ValueError, TypeError, AttributeError, RecursionError):
             self.health.error("the saved place in the stream cannot be read: reading on from now", self.clock.now())
         if self.gaps:
             self.new_gap.set()
+
+
+def _time(value: Any) -> float:
+    at = float(value)
+    if not 0 <= at < 1e11:
+        raise ValueError(f"{at} is no time")
+    return at
 
 
 class _Recent:

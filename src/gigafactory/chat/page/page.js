@@ -3,7 +3,6 @@ import { make, render, span, utc } from "/answer.js";
 
 const $ = (id) => document.getElementById(id);
 const POLL_MS = 2000;
-const EXAMPLES = ["What happened today?", "What happened to the bridge?", "Who won yesterday?"];
 let conversation = "";
 let serial = null; // of the store: rises when a post is edited or deleted
 let asking = false;
@@ -161,6 +160,19 @@ function sourceLines(source) {
   return [make("dt", source.state, make("bdi", "", source.name)), ...facts.map((fact) => make("dd", "", fact))];
 }
 
+function offer(examples) {
+  for (const button of $("welcome").querySelectorAll("button")) button.remove();
+  $("welcome").append(...examples.map((example) => {
+    const button = make("button", "", example);
+    button.type = "button";
+    button.addEventListener("click", () => {
+      $("question").value = example;
+      $("ask").requestSubmit();
+    });
+    return button;
+  }));
+}
+
 async function look() {
   const status = await (await call("/status")).json();
   const newest = status.newest_created_at;
@@ -180,6 +192,7 @@ async function look() {
     $("model").replaceChildren(...names);
     $("model").hidden = names.length < 2;
   }
+  if ($("welcome").querySelectorAll("button").length !== status.examples.length) offer(status.examples);
   const changed = serial !== null && status.serial !== serial;
   serial = status.serial;
   if (changed && conversation && !asking) {
@@ -215,15 +228,6 @@ $("question").addEventListener("keydown", (event) => {
   }
 });
 $("new").addEventListener("click", begin);
-for (const example of EXAMPLES) {
-  const button = make("button", "", example);
-  button.type = "button";
-  button.addEventListener("click", () => {
-    $("question").value = example;
-    $("ask").requestSubmit();
-  });
-  $("welcome").append(button);
-}
 if (matchMedia("(max-width: 760px)").matches) for (const id of ["feed", "past"]) $(id).open = false;
 watch();
 listConversations().catch(complain);
