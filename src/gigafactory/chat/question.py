@@ -52,9 +52,8 @@ class Term:
 class Asked:
     """terms: in the order of the question, each once. phrases: names of several words, as indices of terms. measure:
     what a quantity must measure, of numbers.Quantity.kind, "" for any. unit: stems of the noun that is counted.
-    quotes: quoted words. handles: accounts that are named. speaker: handle whose words are asked ("what did @x say").
-    point: one moment was asked; the window ends with it. cased: its capitals tell names. runs: terms that stand side by
-    side. ahead: a day to come is named."""
+    quotes: quoted words. speaker: handle whose words are asked ("what did @x say"). cased: its capitals tell names.
+    runs: terms that stand side by side. ahead: a day to come is named."""
 
     text: str
     kind: Kind
@@ -62,11 +61,9 @@ class Asked:
     phrases: tuple[tuple[int, ...], ...]
     window: Window
     quotes: tuple[str, ...] = ()
-    handles: tuple[str, ...] = ()
     speaker: str = ""
     measure: frozenset[str] = frozenset()
     unit: frozenset[str] = frozenset()
-    point: bool = False
     cased: bool = True
     runs: tuple[tuple[int, ...], ...] = ()
     ahead: bool = False
@@ -304,10 +301,9 @@ def read_question(
             measure = frozenset(("magnitude",))
         measured = {MEASURES[word][0] for token in found if (word := token.word) in MEASURES and token.stem in unit}
         measure = frozenset(measured) if measured else measure
-    handles = tuple(token.word for token in found if token.kind == "handle")
     return Asked(
-        question, kind, terms, phrases, window if window is not None else timed.window, quotes, handles, speaker,
-        measure, unit, timed.point and window is None, cased, runs, bool(timed.ahead) and window is None,
+        question, kind, terms, phrases, window if window is not None else timed.window, quotes, speaker,
+        measure, unit, cased, runs, bool(timed.ahead) and window is None,
     )  # fmt: skip
 
 

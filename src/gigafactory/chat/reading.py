@@ -127,12 +127,6 @@ el los las del por para con se ha fue le les des du et est sont sur pour par ave
 sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
 """
 _OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
-_STARTERS = re.compile(
-    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|"
-    r"latest|now|psa|fyi|live|"
-    r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -333,8 +327,3 @@ _BACK = re.compile(
 def takes_back(text: str) -> bool:
     """Is the sentence about an earlier statement that was wrong ("An earlier post gave 2 July, which is incorrect")?"""
     return bool(_BACK.search(fold(text)))
-
-
-def without_starter(text: str) -> str:
-    """A sentence without "BREAKING:" and the like before it."""
-    return _STARTERS.sub("", text) or text
