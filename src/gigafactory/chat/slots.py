@@ -10,7 +10,8 @@ from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
-from gigafactory.chat.question import LIGHT, Asked, Kind
+from gigafactory.chat.question import Asked
+from gigafactory.chat.question_words import LIGHT, Kind
 from gigafactory.chat.reading import Sentence, takes_back
 from gigafactory.chat.tokens import Token, fold
 
