@@ -20,6 +20,7 @@ from gigafactory.chat.question_words import (
     LIGHT,
     MANNER,
     MEASURED,
+    NEWS,
     OTHER_LANGUAGES,
     OTHER_STOPS,
     POSTED,
@@ -90,6 +91,9 @@ def read_question(
     speaker, rest, kind = _speaker(rest, kind)
     found = tokens(masked(rest).replace("\0", " "))
     terms, phrases, runs, cased = _terms(found, masked(rest))
+    told = timed.window.since is not None or not re.search(r"\b(?:what|which|how)\b", plain)
+    if kind is Kind.FACT and terms and told and any(term.name for term in terms):
+        kind = Kind.NEWS  # "the Harrow strike since Friday", "Fill me in on the Harrow strike"
     if kind is Kind.FACT and terms and (all(term.name for term in terms) or not re.search(r"\?|\s.*\s.*\s", plain)):
         kind = Kind.NEWS  # "Saltmarsh Bridge"
     measure = frozenset[str]()
@@ -138,6 +142,8 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
     for kind, rule in OTHER_LANGUAGES:
         if re.search(rule, plain):
             return kind
+    if NEWS.search(plain) and not re.match(r"\W*(?:who|when|where|why|how (?:many|much|long))\b", plain):
+        return Kind.NEWS
     if YES_NO.search(plain):
         return Kind.STATE
     for kind, rule in KINDS:

@@ -101,6 +101,23 @@ SPOKE = re.compile(
     r"\b(?:who|whose|whom|when|where|what time|sa(?:id|ys?|ying)|words|quote\w*|speaker|spoke|from|quien|wer|qui|"
     r"quem|chi)\b|誰|だれ|谁|누가"
 )
+NEWS = re.compile(
+    r"\b(?:bring|fill|get|catch|keep|put) (?:me|us) (?:up|in|in the picture|on)\b|\bup to (?:date|"
+    r"speed)\b|\b(?:rundown|recap|overview|"
+    r"run-?through|round-?up|digest|timeline|state of play|lowdown|briefing)\b|\bbrief me\b|\bwhere "
+    r"do(?:es)? .*\bstand\b|"
+    r"\bhow (?:have|has|did|are|is) .*\b(?:develop\w*|mov(?:e|ed|ing) on|progress\w*|evolv\w*|"
+    r"unfold\w*|com(?:e|ing) along|going)\b|"
+    r"\bany(?:thing)? (?:new|else|further|more|changes?|chang\w+|happen\w*|developments?|progress|"
+    r"word|fresh|different|to report|move\w*)\b|"
+    r"\bsomething (?:new|chang\w+|happen\w*)\b|\banything\b|\b(?:there|been) (?:any|a) (?:\w+ "
+    r")?(?:changes?|news|updates?|developments?|progress)\b|"
+    r"\bwhat (?:has |have |had )?(?:become of|came of|went on|took place|transpired|occurred|went "
+    r"down|came out|is known|do i need to know|"
+    r"did i miss|have i missed|emerged|moved|shifted)\b|\bwhat's (?:going|up|new|on)\b|\bwhat(?:'s| "
+    r"is| has been) (?:known|reported|being said|said)\b|"
+    r"\bthings? (?:stand|chang\w+|happen\w*|develop\w*)\b"
+)
 YES_NO = re.compile(
     r"^(?:\W*(?:so|and|but|hey|ok|tell me|do you know|can you tell me)\W+)*(?:whether |if )?(?:is|are|was|were|"
     r"did|does|do|has|have|had|"
