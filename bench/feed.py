@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -113,9 +114,12 @@ def watch(url: str, told: Connection, tick: str, queries: list[tuple[str, ...]])
     told.send("ready")
     found_at, took = [], []
     draw = random.Random(3)
-    while not told.poll():
+    until, last = None, math.inf
+    while until is None or (len(found_at) < until and time.time() < last):
+        if until is None and told.poll():  # all are applied, so that all are there
+            until, last = told.recv(), time.time() + 60
         now = time.time()
-        if store.search(Query((f"{tick}{len(found_at)}",), since=now - 30, limit=1)).posts:
+        if store.search(Query((f"{tick}{len(found_at)}",), since=now - 60, limit=1)).posts:
             found_at.append(time.time())
             continue
         if draw.random() < 0.05:
@@ -165,11 +169,10 @@ def live(url: str, store: Store, made: Made, seconds: float, *, purging: bool) -
         began = time.perf_counter()
         store.apply(events)
         applied.append(time.perf_counter() - began)
-    time.sleep(2.0)
     stop.set()
     if purging:
         purger.join()
-    ours.send("stop")
+    ours.send(batches)
     found_at, took = ours.recv()
     other.join()
     assert len(found_at) == batches, f"found {len(found_at)} of {batches} batches"
