@@ -13,6 +13,7 @@ from gigafactory.chat.support import Cover
 
 CONTEXT = 5  # tokens to each side that say what a number belongs to
 REACH = 4 * CONTEXT  # where other values are that its words may belong to
+APART = 0.4  # of a claim: how much more the sentence covers that it comes from
 SAME_STATEMENT = 0.5  # of a claim without its values; a sentence that covers less does not contradict it
 COUNTED = frozenset(("person", "other", "total", "more"))  # "12 people injured": what tells is "injured"
 OLD, TOTAL = "old", "total"
@@ -78,6 +79,13 @@ def _placed(
         yield Finding(rule, ROLES.get(given, "the post gives {!r} otherwise").format(wanted.text), given == OLD)
         return
     here = max(_nearness(context, s, g) for s, g in alike)
+    if here == 0 and best is not None:
+        # no word tells which is meant: the sentence that the claim comes from does
+        said = cover.claim.stems
+        own = max(len(said & s.all_stems) for s, _ in alike)
+        if any(len(said & s.all_stems) > own + APART * len(said) for s, g in rivals if _role(s, g) == role):
+            yield Finding(rule, f"the post says {wanted.text!r} of something else")
+            return
     if best is not None and best[0] > here + 1e-9:
         yield Finding(rule, f"{wanted.text!r} belongs to something else in the post, which says {best[1].text!r}", True)
 
