@@ -147,7 +147,9 @@ def live(url: str, store: Store, made: Made, seconds: float, *, purging: bool) -
     stop, purged = threading.Event(), []
 
     def purge() -> None:
-        while not stop.wait(PURGE_EVERY_S):
+        going_on = True
+        while going_on:
+            going_on = not stop.wait(PURGE_EVERY_S)
             began = time.perf_counter()
             purged.append((store.purge(), time.perf_counter() - began))
 
