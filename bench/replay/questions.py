@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from random import Random
 
@@ -9,6 +10,7 @@ from bench.replay import answerable, quotes, unanswerable
 from bench.replay.asker import Asker, Question
 from bench.replay.timeline import Timeline
 
+PER_EVENT = 2  # questions of a class
 CLASSES: dict[Callable[[Asker], Question | None], float] = {  # about seven of ten can be answered
     answerable.plain: 12,
     answerable.rumour: 5,
@@ -43,15 +45,19 @@ CLASSES: dict[Callable[[Asker], Question | None], float] = {  # about seven of t
 
 
 def questions(timeline: Timeline, many: int) -> list[Question]:
-    """`many` questions in the order of their clocks, no text twice in a class; fewer where a small timeline has not so
-    many."""
+    """`many` questions in the order of their clocks, no text twice in a class and no event more than twice, so that one
+    event cannot decide a class; fewer where a small timeline has not so many."""
     rng = Random(f"questions {timeline.seed} {len(timeline.told)}")
     asker = Asker(timeline, rng)
     made: dict[tuple[str, str], Question] = {}
+    asked: Counter[tuple[int, str]] = Counter()
     for _ in range(many * 40):
         question = rng.choices(list(CLASSES), list(CLASSES.values()))[0](asker)
-        if question is not None and question.asked_at > timeline.start:
-            made.setdefault((question.text, question.label), question)
+        if question is None or question.asked_at <= timeline.start or (question.text, question.label) in made:
+            continue
+        asked[question.event, question.label] += 1
+        if asked[question.event, question.label] <= PER_EVENT or question.event < 0:
+            made[question.text, question.label] = question
         if len(made) == many:
             break
     return sorted(made.values(), key=lambda question: question.asked_at)

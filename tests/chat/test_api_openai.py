@@ -33,6 +33,8 @@ class Parrot:
             raise UserError("prompt: must fit the model's context of 8 tokens, got 9")
         try:
             for word in words[: sampling.max_tokens]:
+                if word == "closed!":
+                    raise UserError("parrot: the model was closed")
                 yield Piece(word + " ")
                 await asyncio.sleep(0)
             yield Piece("", "length" if len(words) > sampling.max_tokens else "stop", len(messages), len(words))
@@ -273,6 +275,14 @@ def test_wrong_model_busy_model_long_prompt(client: openai.OpenAI) -> None:
         assert (full.value.status_code, full.value.response.headers["Retry-After"]) == (503, "1")
         with pytest.raises(openai.BadRequestError, match="must fit the model's context"):
             client.responses.create(model="parrot", input="long", stream=stream)
+
+
+def test_a_model_that_ends_while_it_writes_is_an_error_in_the_stream(client: openai.OpenAI) -> None:
+    messages = [{"role": "user", "content": "one closed! two"}]
+    with pytest.raises(openai.APIError, match="the model was closed"):
+        list(client.chat.completions.create(model="parrot", messages=messages, stream=True))
+    events = list(client.responses.create(model="parrot", input="one closed! two", stream=True))
+    assert (events[-1].type, events[-1].message) == ("error", "parrot: the model was closed")
 
 
 def test_posts_are_shown_as_they_are_now(client: openai.OpenAI, service: Service) -> None:

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gigafactory.chat.question import Kind, read_question
+from gigafactory.chat.question import read_question
+from gigafactory.chat.question_words import Kind
 
 NOW = 1795446000.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -264,6 +265,16 @@ def test_a_checker_cannot_overrule_a_rule() -> None:
 
     assert verify("Lakers beat Celtics 110-103.", [post(GAME)], NOW, checker=sure).verdict is Verdict.CONTRADICTED
     assert verify("Lakers beat Celtics 110-102.", [post(GAME)], NOW, checker=unsure).verdict is Verdict.PARTLY
+
+
+@pytest.mark.parametrize(
+    "text", ["1" * 9000, "a" + " " * 20_000 + "b", "on 3 May 2020 5 km, " * 500, "1:" * 5000, "“" * 9000, "- " * 9000]
+)
+def test_hostile_text_takes_no_time(text: str) -> None:
+    began = time.process_time()
+    assert verify("Falcon 9 flew 7 km on 4 May 2021.", [post(text)], NOW).verdict is not Verdict.SUPPORTED
+    assert verify(text, [post("Falcon 9 flew. " + text)], NOW).support <= 1
+    assert time.process_time() - began < 3
 
 
 def test_no_posts() -> None:

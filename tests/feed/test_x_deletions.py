@@ -6,9 +6,9 @@ import asyncio
 import json
 
 import pytest
-from fake_x import World, author_id
 from virtual_time import run_virtually
 from x_reader import reading, wrong
+from x_world import World, author_id
 
 from gigafactory.feed import x_deletions
 from gigafactory.feed.post import Delete, DeleteAuthor

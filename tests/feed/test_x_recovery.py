@@ -7,9 +7,10 @@ import logging
 from itertools import pairwise
 
 import pytest
-from fake_x import OPERATIONAL, TOKEN, TOO_MANY, World
+from fake_x import OPERATIONAL, TOKEN, TOO_MANY
 from virtual_time import START, run_virtually
 from x_reader import reading, wrong
+from x_world import World
 
 from gigafactory.errors import UserError
 from gigafactory.feed.x_follow import Means, Plan, means

@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from fake_x import TOKEN, FakeX, World
+from fake_x import TOKEN, FakeX
 from virtual_time import VirtualClock, run_virtually
+from x_world import World
 
 from gigafactory.factory.feed import FeedSection, FeedSource, StoreSection
 from gigafactory.feed.open import open_store

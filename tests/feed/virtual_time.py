@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 START = 1_795_392_000.0  # 2026-11-23 00:00:00 UTC
-GRACE_S = 0.002  # what is sent over loopback has arrived by then
+GRACE_S = 0.001  # what is sent over loopback has arrived by then
 
 
 class _Selector(selectors.DefaultSelector):

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from fake_x import TOKEN, FakeX, World
+from fake_x import TOKEN, FakeX
 from store_oracle import Oracle
 from virtual_time import VirtualClock
+from x_world import World
 
 from gigafactory.errors import UserError
 from gigafactory.factory.feed import FeedSource

@@ -127,7 +127,7 @@ async def begin(model: TextModel, turns: list[dict[str, str]], how: Sampling) ->
     except BusyError:
         raise busy() from None
     except UserError as error:
-        raise bad(str(error), code="context_length_exceeded") from None
+        raise bad(str(error), code="context_length_exceeded" if "context" in str(error) else None) from None
 
     async def all_pieces() -> AsyncGenerator[Piece]:
         async with aclosing(pieces):  # a client that leaves ends the writing

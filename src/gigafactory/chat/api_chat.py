@@ -17,6 +17,7 @@ from gigafactory.chat.sampling import Piece
 from gigafactory.chat.saved import Kept
 from gigafactory.chat.service import GROUNDED, Asking, TextModel
 from gigafactory.chat.text import Message, message
+from gigafactory.errors import UserError
 
 Json = dict[str, Any]
 EVENT_STREAM = "text/event-stream; charset=utf-8"
@@ -154,8 +155,8 @@ async def _free_stream(written: _Written, pieces: AsyncIterator[Piece], wanted: 
             if piece.text:
                 yield event(_chunk(id, created, name, {"content": piece.text}))
         kept = await written.kept()
-    except ApiError as error:
-        yield event(error.body())
+    except UserError as error:  # the model was closed while it wrote
+        yield event(ApiError(503, str(error)).body())
         return
     for part in _end(kept, name, written.finish, {}, wanted):
         yield part

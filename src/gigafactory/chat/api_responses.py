@@ -19,6 +19,7 @@ from gigafactory.chat.sampling import Piece
 from gigafactory.chat.saved import Kept
 from gigafactory.chat.service import GROUNDED, Asking, TextModel
 from gigafactory.chat.text import Message, message
+from gigafactory.errors import UserError
 
 Json = dict[str, Any]
 
@@ -204,11 +205,15 @@ async def _free(
     events, text, finish, cost = _Events(reply.item), "", "stop", Cost()
     for data in events.begin(reply):
         yield data
-    async for piece in pieces:
-        text, finish = text + piece.text, piece.finish or finish
-        cost = Cost(0, piece.prompt_tokens, piece.output_tokens)
-        if piece.text:
-            yield events.delta(piece.text)
+    try:
+        async for piece in pieces:
+            text, finish = text + piece.text, piece.finish or finish
+            cost = Cost(0, piece.prompt_tokens, piece.output_tokens)
+            if piece.text:
+                yield events.delta(piece.text)
+    except UserError as error:  # the model was closed while it wrote
+        yield events("error", code="server_error", message=str(error), param=None)
+        return
     kept = await desk.look(desk.service.wrote, model.name, question, text, cost, asking)
     for data in events.end(reply, kept, Message((text,), ()), [], finish):
         yield data

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 from gigafactory.chat.answer import Answer, Citation, Claim, Cost, Superseded, Verdict, Window
 from gigafactory.chat.events import Settled, Statement, originals, settle
 from gigafactory.chat.overview import overview
-from gigafactory.chat.question import Asked, Kind, read_question
+from gigafactory.chat.question import Asked, read_question
+from gigafactory.chat.question_words import Kind
 from gigafactory.chat.quoting import claim_of, nearest, no_answer, posts_with_quote, short
 from gigafactory.chat.retrieve import Gathered, gather, with_threads
 from gigafactory.chat.statements import Found, said_by, statements_of

@@ -31,8 +31,8 @@ class Moment:
 
     grain: "year", "month", "day", "weekday", "decade" or "time". year, month, day: what is written or follows from when
     the text was written; None where unknown. days: the dates it can mean ("Friday" is the one before or the one to
-    come). minutes: of a time of day, in UTC if `zoned` (more than one where the zone's summer time is not said); second:
-    None where it is not said.
+    come). minutes: of a time of day, in UTC if `zoned` (more than one where the zone's summer time is not said).
+    second: of a time of day, where it is said.
     relative: it was counted from the writer's time. first, last: its tokens.
     """
 
@@ -52,7 +52,10 @@ class Moment:
 
 def moments(tokens: Sequence[Token], written_at: float | None) -> tuple[Moment, ...]:
     """The dates and times of a token sequence; written_at: Unix seconds, None if it is unknown."""
-    now = None if written_at is None else datetime.fromtimestamp(written_at, UTC)
+    try:
+        now = None if written_at is None else datetime.fromtimestamp(written_at, UTC)
+    except (ValueError, OverflowError, OSError):  # a time that no calendar has
+        now = None
     found: list[Moment] = []
     i = 0
     while i < len(tokens):
@@ -145,7 +148,7 @@ def _text(tokens: Sequence[Token], first: int, last: int) -> str:
 
 def _whole(tokens: Sequence[Token], i: int) -> int | None:
     """The plain integer at token i."""
-    if 0 <= i < len(tokens) and tokens[i].kind == "number" and tokens[i].text.isdigit():
+    if 0 <= i < len(tokens) and tokens[i].kind == "number" and tokens[i].text.isdigit() and len(tokens[i].text) < 9:
         return int(tokens[i].text)
     return None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from gigafactory.chat.hedges import STOP
-from gigafactory.chat.question import Kind
+from gigafactory.chat.question_words import Kind
 from gigafactory.chat.reading import Reading, Sentence, chatty
 from gigafactory.chat.retrieve import same_words
 from gigafactory.chat.slots import Slot, Value, exclude

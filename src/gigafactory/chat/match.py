@@ -10,7 +10,8 @@ from enum import IntEnum
 
 from gigafactory.chat.concepts import CONTRASTS, FAMILIES, KINDS_OF_THINGS, OPPOSITES, concepts_in
 from gigafactory.chat.hedges import STOP
-from gigafactory.chat.question import LIGHT, Asked, Kind, Term
+from gigafactory.chat.question import Asked, Term
+from gigafactory.chat.question_words import LIGHT, Kind
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 

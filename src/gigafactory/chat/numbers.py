@@ -19,6 +19,7 @@ MEASURES: dict[str, tuple[str, float]] = table("measures")
 MEASURED = frozenset(kind for kind, _ in MEASURES.values())
 ABOUT, MORE, LESS = words("about"), words("more"), words("less")
 NOT_ONE, ONE_OF = words("not_one"), words("one_of")
+LONGEST = 30  # digits: more are no quantity
 DASHES = frozenset("-–—−")
 
 
@@ -146,6 +147,8 @@ def _number(tokens: Sequence[Token], i: int) -> tuple[float, float, int, bool] |
         return None
     token = tokens[i]
     if token.kind == "number":
+        if len(token.word) > LONGEST:
+            return None
         if token.word[-1].isalpha():
             return float(token.word[:-2]), 1.0, i, False
         parts = token.word.split(".")

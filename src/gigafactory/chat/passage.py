@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,6 +74,18 @@ class Sentence:
     @cached_property
     def quantities(self) -> tuple[Quantity, ...]:
         return quantities(self.tokens, self.dated)
+
+    @cached_property
+    def values(self) -> tuple[tuple[int, ...], tuple[Quantity | Moment, ...]]:
+        """(first tokens, the quantities, dates and times there), in their order."""
+        items: list[Quantity | Moment] = [*self.quantities, *self.moments]
+        items.sort(key=lambda item: item.first)
+        return tuple(item.first for item in items), tuple(items)
+
+    def values_near(self, place: int, reach: int) -> tuple[Quantity | Moment, ...]:
+        """Those that begin within `reach` tokens of a token."""
+        firsts, items = self.values
+        return items[bisect_left(firsts, place - reach) : bisect_right(firsts, place + reach)]
 
     @cached_property
     def names(self) -> tuple[Name, ...]:

@@ -12,6 +12,7 @@ from gigafactory.chat.tokens import Token, tokens
 QUOTED = re.compile(r"[“\"«](?P<words>[^“”\"«»]+)[”\"»]|(?<!\w)‘(?P<single>[^‘’]+)’(?!\w)")
 SAYING = words("saying")
 HEAD_WORDS = SAYING | words("head")
+LONGEST = 2000  # characters of a sentence that is taken apart
 HEAD = re.compile(r"^(?P<head>[^\n\"“«]{1,90}?)(?::\s+|\s+(?=[\"“«])|,?\s+that\s+)(?P<body>\S.*)$", re.DOTALL)
 TAIL = re.compile(
     r"^(?P<body>.+?)\s*[—–-]+\s*(?P<head>@\S+[^\n\"“”«»]{0,80})$|^(?P<body2>.+?)\s*\((?P<head2>@[^()]+)\)[.]?$",
@@ -32,7 +33,9 @@ class Frame:
 
 def frame(text: str) -> Frame | None:
     """The frame of a sentence that says who posted it, None if there is none."""
-    text = text.strip()
+    text = " ".join(text.split())
+    if len(text) > LONGEST:
+        return None
     for match in (HEAD.match(text), TAIL.match(text)):
         if match is None:
             continue

@@ -69,7 +69,12 @@ _RUMOUR = re.compile(
     r"says|said|swears|reckons|claims)|told by a|some(?: people)? (?:are )?say(?:ing)?|"
     r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) "
     r"(?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
-    r"so they say|talk is|the talk|(?:the )?buzz is|tipped (?:to|for|as)|linked with|in the frame|front ?runner|"
+    r"overheard|going (?:a)?round|doing the rounds|making the rounds|circulating|floating around|"
+    r"swirling|there'?s talk|talk of|can'?t vouch|no proof|trust me|i gather|hold me to|not gospel|if "
+    r"you believe|needs? confirming|word on|whisper(?:ed|ing)?|a bloke|someone on the|"
+    r"so they say|(?:my|the|our) (?:feed|group chat|timeline|barber|hairdresser|uncle|aunt|mate|"
+    r"neighbou?rhood app) (?:says?|is saying|has it)|talk is|the talk|(?:the )?buzz is|tipped (?:to|"
+    r"for|as)|linked with|in the frame|front ?runner|"
     r"scuttlebutt|rumblings?|murmurs?|no idea (?:if|whether)|don'?t know (?:if|whether)|can'?t say (?:if|whether)|"
     r"(?:dubious|sketchy|anonymous|unnamed)|supposed to be|hearsay|second ?hand|read (?:it )?somewhere|saw "
     r"somewhere|unchecked|unsourced|no source|source unclear|waiting to hear|i (?:am|was) told|been told|someone "
@@ -127,12 +132,6 @@ el los las del por para con se ha fue le les des du et est sont sur pour par ave
 sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
 """
 _OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
-_STARTERS = re.compile(
-    r"^\s*(?:[^\w@#\"“]*)(?:(?:breaking|update|updated|new|just in|developing|official|confirmed|alert|news|"
-    r"latest|now|psa|fyi|live|"
-    r"statement|announcement|reminder|recap|urgent)\b[^\w\"“@#]*[:\-–—!|.]\s*)+",
-    re.IGNORECASE,
-)
 
 
 @dataclass(frozen=True)
@@ -333,8 +332,3 @@ _BACK = re.compile(
 def takes_back(text: str) -> bool:
     """Is the sentence about an earlier statement that was wrong ("An earlier post gave 2 July, which is incorrect")?"""
     return bool(_BACK.search(fold(text)))
-
-
-def without_starter(text: str) -> str:
-    """A sentence without "BREAKING:" and the like before it."""
-    return _STARTERS.sub("", text) or text

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gigafactory.chat.concepts import said_by
-from gigafactory.chat.question import LIGHT, Asked
+from gigafactory.chat.question import Asked
+from gigafactory.chat.question_words import LIGHT
 from gigafactory.chat.reading import Reading, read
 from gigafactory.feed.post import Post
 from gigafactory.feed.store import Query, Store

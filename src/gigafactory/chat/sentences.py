@@ -9,7 +9,7 @@ from gigafactory.chat.english import words
 ABBREVIATIONS = words("abbreviations")
 MONTHS = frozenset(words("months_of_dates"))
 DAY = re.compile(r"(?<![\w-])\d{1,2}$")
-END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』）]*|\s*\n+\s*")
+END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』）]*|\n+")
 
 
 def sentences(text: str) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
 from gigafactory.chat.numbers import Quantity
-from gigafactory.chat.question import LIGHT, Asked, Kind
+from gigafactory.chat.question import Asked
+from gigafactory.chat.question_words import LIGHT, Kind
 from gigafactory.chat.reading import Sentence, takes_back
 from gigafactory.chat.tokens import Token, fold
 
@@ -92,10 +93,6 @@ _REASON_WORDS_OTHER = re.compile(
 _OVER = re.compile(r"\b[Oo]ver (?!the\b|from\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
 _MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
 _IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
-_FORMER_WORDS = """
-not from instead than earlier previously initially originally formerly was were had said reported
-"""
-_FORMER = frozenset(_FORMER_WORDS.split())
 _SOON = re.compile(
     r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
     r"days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|"

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 from gigafactory.chat.events import Statement
 from gigafactory.chat.match import Named, Said, about, cover, linked
-from gigafactory.chat.question import LIGHT, Asked, Kind
+from gigafactory.chat.question import Asked
+from gigafactory.chat.question_words import LIGHT, Kind
 from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.retrieve import Gathered, Ranked
 from gigafactory.chat.slots import Slot, Value, slot, told_in

@@ -12,6 +12,8 @@ from gigafactory.chat.passage import Sentence
 from gigafactory.chat.support import Cover
 
 CONTEXT = 5  # tokens to each side that say what a number belongs to
+REACH = 4 * CONTEXT  # where other values are that its words may belong to
+APART = 0.4  # of a claim: how much more the sentence covers that it comes from
 SAME_STATEMENT = 0.5  # of a claim without its values; a sentence that covers less does not contradict it
 COUNTED = frozenset(("person", "other", "total", "more"))  # "12 people injured": what tells is "injured"
 OLD, TOTAL = "old", "total"
@@ -77,6 +79,13 @@ def _placed(
         yield Finding(rule, ROLES.get(given, "the post gives {!r} otherwise").format(wanted.text), given == OLD)
         return
     here = max(_nearness(context, s, g) for s, g in alike)
+    if here == 0 and best is not None:
+        # no word tells which is meant: the sentence that the claim comes from does
+        said = cover.claim.stems
+        own = max(len(said & s.all_stems) for s, _ in alike)
+        if any(len(said & s.all_stems) > own + APART * len(said) for s, g in rivals if _role(s, g) == role):
+            yield Finding(rule, f"the post says {wanted.text!r} of something else")
+            return
     if best is not None and best[0] > here + 1e-9:
         yield Finding(rule, f"{wanted.text!r} belongs to something else in the post, which says {best[1].text!r}", True)
 
@@ -90,12 +99,12 @@ def _role(sentence: Sentence, item: Quantity | Moment) -> str:
     before = [token.word for token in row[max(0, i - 1) : i + 1]]
     if before[-2:] in (["instead", "of"], ["rather", "than"]) or before[-1:] == ["not"]:
         return OLD
-    items = (*sentence.quantities, *sentence.moments)
+    items = sentence.values_near(item.first, REACH)
     if before[-1:] == ["from"]:
         behind = (other for other in items if type(other) is type(item) and other.first > item.last)
         if any(row[other.first - 1].word == "to" for other in behind):
             return OLD
-    if before[-1:] == ["of"] and any(other.last == i - 1 for other in sentence.quantities):
+    if before[-1:] == ["of"] and any(other.last == i - 1 for other in items):
         return TOTAL
     return ""
 
@@ -105,8 +114,7 @@ def _context(sentence: Sentence, item: Quantity | Moment) -> dict[str, float]:
     nearer to no other number or date."""
     found: dict[str, float] = {}
     row = sentence.tokens
-    others: list[Quantity | Moment] = [q for q in sentence.quantities if q is not item]
-    others += [m for m in sentence.moments if m is not item]
+    others = [other for other in sentence.values_near(item.first, REACH) if other is not item]
     for i in range(max(0, item.first - CONTEXT), min(len(row), item.last + CONTEXT + 1)):
         token = row[i]
         if item.first <= i <= item.last or token.kind not in ("word", "handle"):

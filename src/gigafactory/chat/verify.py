@@ -25,6 +25,7 @@ PARTLY = 0.5  # share that it must hold to carry part of the sentence
 BELOW = 0.99  # of `least`: the most support of a post that a rule speaks against
 SAYS_ALL = 1.0
 MOST_CITATIONS = 3
+LONGEST_CLAIM = 2000  # characters; what is longer and no copy is no sentence that a reader could check
 LONGEST_QUOTE = 500  # characters
 ORDER = (Verdict.SUPPORTED, Verdict.CONTRADICTED, Verdict.PARTLY, Verdict.UNSUPPORTED)
 
@@ -95,8 +96,10 @@ def _read(
         if framed.exact and not verbatim(framed.body, passage):
             faults.append(Finding("quote", f"{framed.body!r} is not what the post says word for word"))
     cover = Cover(claim, passage)
-    share = cover.share(passage.stems)
     copy = _is_copy(claim, passage)
+    if not copy and len(claim.text) > LONGEST_CLAIM:
+        return Reading(post, Verdict.UNSUPPORTED, 0.0, 0.0, "", ())
+    share = 1.0 if copy else cover.share(passage.stems)
     if not copy and (max(share, cover.rest) < RELATED or not cover.needed):
         return Reading(post, Verdict.UNSUPPORTED, 0.0, share, "", ())
     if copy:

@@ -57,7 +57,6 @@ _CALENDAR = re.compile(
 _MOMENT = re.compile(
     rf"\b(?:{_LEAD}\s+)?(?P<when>{_WHEN})(?P<own>['’]s)?(?:\s*(?P<zone>{ZONE}))?(?![\w/])", re.IGNORECASE
 )
-_JUST_NOW = re.compile(r"\b(?:right|just|as\s+of|until|till|by)\s+now\b|\bat\s+the\s+moment\b|\bcurrently\b", re.I)
 _AHEAD = re.compile(
     r"\b(?:will|won't|going\s+to|scheduled|planned|plans?|expected|due|supposed\s+to|upcoming|tomorrow|next)\b|'ll\b",
     re.IGNORECASE,

@@ -73,6 +73,7 @@ def connect(url: str) -> Session:
         session = psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_S)
         session.execute(f"SET search_path TO {SCHEMA}")
         session.execute("SET enable_seqscan TO off")  # there is an index for every question; guesses are often wrong
+        session.execute("SET jit TO off")  # short questions, which it would only delay
         session.execute(f"SET lock_timeout TO '{BUSY_S}s'")
     return session
 

@@ -67,7 +67,7 @@ def connect(path: Path, *, write: bool) -> sqlite3.Connection:
         cached_statements=2_000,  # one for each part of the index
     )
     connection.execute("PRAGMA temp_store=MEMORY")  # posts never get into a temporary file
-    connection.execute("PRAGMA cache_size=-65536" if write else "PRAGMA cache_size=-16384")
+    connection.execute("PRAGMA cache_size=-65536")
     if write:
         connection.execute("PRAGMA synchronous=FULL")  # what apply has acknowledged survives a power cut
         connection.execute("PRAGMA secure_delete=ON")  # zeros over what is deleted
