@@ -374,9 +374,10 @@ def _forms(member: str) -> tuple[str, ...]:
     first, _, rest = member.partition(" ")
     if not first.isascii() or not first.isalpha():
         return (member,)
-    bare = first.removesuffix("e")
-    forms = (first, f"{first}s", f"{first}es", f"{bare}ed", f"{bare}ing", f"{first}er", f"{first}ers")
-    forms = forms if len(first) > 2 else (first,)
+    forms = [first]
+    if len(first) > 2:
+        bare = first.removesuffix("e")
+        forms += [f"{first}s", f"{first}es", f"{bare}ed", f"{bare}ing", f"{first}er", f"{first}ers"]
     return tuple(f"{form} {rest}".strip() for form in forms)
 
 
