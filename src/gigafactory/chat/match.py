@@ -28,6 +28,9 @@ _PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
 NEUTRAL = 0.99
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
+_LOCATES = frozenset(("in", "at", "near"))
+# words behind a name that begin something else
+_GOES_ON = frozenset(("due", "because", "since", "amid", "via", "versus", "vs", "v"))
 _RETURNS = frozenset(("open", "restore", "close"))
 _UNTIL = frozenset(
     ("until", "till", "til", "before", "by", "from", "not", "earlier", "bis", "hasta", "jusqu", "fino", "through")
@@ -127,6 +130,9 @@ def linked(reading: Reading, asked: Asked, whole: Sequence[Reading]) -> bool:
         return False
     held = [group for group in groups if _group(reading, [asked.terms[i].word for i in group])]
     sure = any(len(group) > 1 or any(c.isdigit() for c in asked.terms[group[0]].word) for group in held)
+    lacking = [asked.terms[i].word for group in groups if group not in held for i in group]
+    if any(word in reading.words for word in lacking):
+        return False  # Lantern-8, where Lantern-7 is asked
     return sure and len(held) < len(groups) and not _names_else(reading, asked)
 
 
@@ -177,6 +183,7 @@ def _beside(reading: Reading, asked: Asked) -> float:
     worst = 1.0
     terms = asked.terms
     inner = {i for phrase in asked.phrases for i in phrase[:-1]}
+    longer = {phrase[-1] for phrase in asked.phrases}
     mine = {term.word for term in terms} | {term.stem for term in terms}
     for index, term in enumerate(terms):
         if not term.name or index in inner or term.word.isdigit():
@@ -190,7 +197,10 @@ def _beside(reading: Reading, asked: Asked) -> float:
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
-            fit = min(_fits(tokens, place, head, terms[index + 1 :], bound), _led(tokens, place, mine))
+            fit = min(
+                _fits(tokens, place, head, terms[index + 1 :], bound, index not in longer),
+                _led(tokens, place, mine, asked),
+            )
             fits.append(fit)
         if fits:
             # with its noun beside it, it is the one; else what another noun beside it says counts
@@ -198,9 +208,12 @@ def _beside(reading: Reading, asked: Asked) -> float:
     return worst
 
 
-def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool) -> float:
+def _fits(
+    tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool, short: bool
+) -> float:
     """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it.
-    bound: the first of them, `head`, stands right behind it."""
+    bound: the first of them, `head`, stands right behind it. short: the name is one word: a maker's, perhaps, and the
+    noun behind it tells which of its things."""
     after = _joined(tokens, place)
     alone = True
     for term in later:
@@ -208,7 +221,9 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
             break
         place, alone = place + 1, False
         after = _joined(tokens, place)
-    if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
+    if after is None or after.kind != "word" or after.word in STOP or after.word in _GOES_ON:
+        return NEUTRAL if alone else 1.0
+    if _DATE_WORD.fullmatch(after.word):
         return NEUTRAL if alone else 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
@@ -221,6 +236,7 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
     if (
         alone
         and bound
+        and short
         and head is not None
         and (not head.concepts or bool(head.concepts & KINDS_OF_THINGS))
         and thing
@@ -231,13 +247,16 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
     return NEUTRAL if alone else 1.0
 
 
-def _led(tokens: Sequence[Token], place: int, mine: set[str]) -> float:
+def _led(tokens: Sequence[Token], place: int, mine: set[str], asked: Asked) -> float:
     """How well it is the one asked for, by what stands before it: East Bremvik is not Bremvik."""
     while place and tokens[place - 1].word in mine and tokens[place].start - tokens[place - 1].end <= 1:
         place -= 1
     if not place or tokens[place].start - tokens[place - 1].end > 1 or not tokens[place - 1].text[0].isupper():
         return 1.0
     before = tokens[place - 1]
+    located = place > 1 and tokens[place - 2].word in _LOCATES and before.word not in STOP
+    if located and re.search(rf"\b(?:in|at|near) (?:the )?{re.escape(tokens[place].word)}\b", fold(asked.text)):
+        return 0.3  # "in Upper Zelbury", where what happened "in Zelbury" is asked
     return 0.3 if before.word in CONTRASTS or before.stem in CONTRASTS or before.word in _PART_OF_NAME else 1.0
 
 

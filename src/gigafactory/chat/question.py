@@ -17,6 +17,7 @@ from gigafactory.chat.question_words import (
     ENDS,
     FLUFF,
     KINDS,
+    LEADS,
     LIGHT,
     MANNER,
     MEASURED,
@@ -28,6 +29,7 @@ from gigafactory.chat.question_words import (
     QUESTION_WORDS,
     QUOTES,
     SAID,
+    SAID_BY,
     SLIGHT,
     SPOKE,
     STATE,
@@ -121,11 +123,18 @@ def _asking(question: str) -> str:
     masks = masked(question)
     cuts = [0, *(match.end() for match in ENDS.finditer(masks)), len(question)]
     parts = [question[a:b] for a, b in itertools.pairwise(cuts) if question[a:b].strip()]
-    kept = [part for part in parts if not MANNER.match(part)]
+    kept = [part for part in parts if not MANNER.match(part) and not _leads_in(part)]
     text = "".join(kept) or question
     while (match := PREAMBLE.match(text)) and text[match.end() :].strip(" ?.!"):
         text = text[match.end() :]
-    return text
+    lead, colon, rest = text.partition(":")
+    return rest if colon and rest.strip(" ?.!") and _leads_in(lead) else text
+
+
+def _leads_in(part: str) -> bool:
+    """Does it only say that a question comes, or how to answer it: "Hey, quick one:", "Someone asked me this:"?"""
+    found = [token.word for token in tokens(part) if token.kind in ("word", "number", "handle")]
+    return bool(found) and LEADS.issuperset(found)
 
 
 def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
@@ -156,6 +165,11 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
 
 def _speaker(rest: str, kind: Kind) -> tuple[str, str, Kind]:
     """("what did @x say about y" -> x, the question without it, what is asked about y)."""
+    match = SAID_BY.search(rest)
+    if match is not None:
+        group = "who" if match["who"] else "whom"
+        left = (rest[: match.start(group)] + " " + rest[match.end(group) :]).strip()
+        return match[group].removeprefix("@").rstrip("."), left, Kind.NEWS
     match = SAID.search(rest) or ACCORDING.search(rest)
     if match is None or kind is Kind.AUTHOR:
         return "", rest, kind
@@ -224,7 +238,9 @@ def _phrase_concepts(found: tuple[Token, ...]) -> dict[int, frozenset[str]]:
         for first in range(len(found) - length + 1):
             span = found[first : first + length]
             concepts = FAMILIES.get(tuple(stems[first : first + length]))
-            if not concepts or any(token.start in said or token.text[0].isupper() for token in span[1:]):
+            if not concepts or any(token.start in said for token in span):
+                continue
+            if any(token.text[0].isupper() for token in span[1:]):
                 continue
             content = [token for token in span if token.word not in STOP and token.word not in FLUFF] or [span[-1]]
             said.update(dict.fromkeys((token.start for token in content), concepts))

@@ -31,7 +31,9 @@ edit edited apologies sorry thanks breaking update updated new news just officia
 latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
 watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
 not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
-voters customers meanwhile finally sadly rt via source sources statement reminder recap please total according
+voters customers meanwhile finally sadly rt via source sources statement reminder
+yep yeah yup nope omg lol hey hi heads notice public information questions erratum announcement announced repost
+just please recap please total according
 following despite after before during while when since with without only about over under more less all some both
 first second third next last everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed
 thu fri sat sun monday tuesday wednesday thursday friday saturday sunday january february march april may june july
@@ -295,6 +297,8 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
     named = {term.word for term in asked.names}
     predicate = next((term.stem for term in asked.terms if not term.name and term.weight > LIGHT), "")
+    before = _BEFORE_ASKED.search(fold(asked.text))
+    predecessors = _predecessors(sentence) if before else None
     winner = predicate in _WINS
     rivals = winner and len(asked.names) >= 2 and _wins(sentence)
     found: list[tuple[int, int, Value]] = []
@@ -304,6 +308,8 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
             continue
         name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
         if first and words[first - 1].text == "#":
+            continue
+        if predecessors is not None and not any(words[i].start in predecessors for i in range(first, last + 1)):
             continue
         if not any(word not in mine and word.isalpha() and len(word) > 1 for word in name) and not rivals:
             continue
@@ -322,6 +328,32 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         return None
     distance, _, best = min(found)
     return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
+
+
+_BEFORE_ASKED = re.compile(
+    r"\bwhom? (?:does|did|do|has|will|is|would)\b.*\b(?:replac\w*|succeed\w*|take over from)\b"
+    r"|\bwho (?:was|is|were|gets?|got|has been|will be|is being) (?:\w+ )?(?:replaced|succeeded)\b|\bpredecessor\b"
+)
+_NAME = r"((?:[A-Z][\w'’.-]*)(?: (?:[A-Z][\w'’.-]*|de|van|von|der|al))*)"
+_PREDECESSORS = (
+    re.compile(
+        rf"(?:[Rr]eplac(?:es?|ed|ing)|[Ss]ucceed(?:s|ed|ing)?|(?:takes?|took|taking) over from|[Ii]n place of|"
+        rf"[Ii]nstead of|[Pp]redecessor,?|[Ss]uccessor (?:of|to)|(?:stand|step|fill)(?:s|ed|"
+        rf"ing)? in (?:\S+ ){{0,8}}?for) "
+        rf"(?:\w+ ){{0,3}}?{_NAME}"
+    ),
+    re.compile(
+        rf"{_NAME},? (?:who )?(?:is|was|has been|gets|got|were)? ?(?:replaced|succeeded|out\b|leaves|left|quits?|"
+        rf"resign\w*|"
+        rf"retire\w*|departs?|step(?:s|ped) (?:down|back|aside)|stands down|bows out|hands over)"
+    ),
+)
+
+
+def _predecessors(sentence: Sentence) -> set[int]:
+    """Where in the sentence stand words of the one who had the post before, by what it says of him."""
+    spans = [match.span(1) for rule in _PREDECESSORS for match in rule.finditer(sentence.text)]
+    return {token.start for token in sentence.tokens if any(a <= token.start < b for a, b in spans)}
 
 
 def _wins(sentence: Sentence) -> bool:
