@@ -28,7 +28,7 @@ _PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
 NEUTRAL = 0.99
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
-_LOCATES = frozenset(("in", "at", "near"))
+_LOCATES = frozenset(("in", "at", "near", "of", "under", "around", "outside", "epicentre", "epicenter"))
 # words behind a name that begin something else
 _GOES_ON = frozenset(("due", "because", "since", "amid", "via", "versus", "vs", "v"))
 _RETURNS = frozenset(("open", "restore", "close"))
@@ -215,11 +215,11 @@ def _fits(
     bound: the first of them, `head`, stands right behind it. short: the name is one word: a maker's, perhaps, and the
     noun behind it tells which of its things."""
     after = _joined(tokens, place)
-    alone = True
+    alone, plain = True, False
     for term in later:
         if after is None or (after.stem != term.stem and after.word != term.word):
             break
-        place, alone = place + 1, False
+        place, alone, plain = place + 1, False, plain or not term.name
         after = _joined(tokens, place)
     if after is None or after.kind != "word" or after.word in STOP or after.word in _GOES_ON:
         return NEUTRAL if alone else 1.0
@@ -229,7 +229,10 @@ def _fits(
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     other = alone and bound and head is not None and head.stem != after.stem
-    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or not shared):
+    if plain:
+        return 1.0  # "the Harrow Prize jury chose Anna Berg"
+    longer = not short and not after.word.endswith(("s", "ed", "ing"))  # "Harrow Foods Plus"
+    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or longer or not shared):
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
     # a noun, as far as a word tells: unknown, of a thing, or without the ending of a verb
     thing = not shared or bool(shared & KINDS_OF_THINGS) or not after.word.endswith(("s", "ed", "ing"))
@@ -254,8 +257,10 @@ def _led(tokens: Sequence[Token], place: int, mine: set[str], asked: Asked) -> f
     if not place or tokens[place].start - tokens[place - 1].end > 1 or not tokens[place - 1].text[0].isupper():
         return 1.0
     before = tokens[place - 1]
-    located = place > 1 and tokens[place - 2].word in _LOCATES and before.word not in STOP
-    if located and re.search(rf"\b(?:in|at|near) (?:the )?{re.escape(tokens[place].word)}\b", fold(asked.text)):
+    located = place > 1 and tokens[place - 2].word in _LOCATES and before.word != "the"
+    if located and re.search(
+        rf"\b(?:in|at|near|of|around|the) (?:the )?{re.escape(tokens[place].word)}\b", fold(asked.text)
+    ):
         return 0.3  # "in Upper Zelbury", where what happened "in Zelbury" is asked
     return 0.3 if before.word in CONTRASTS or before.stem in CONTRASTS or before.word in _PART_OF_NAME else 1.0
 
@@ -353,7 +358,8 @@ class _Said:
             return 0.0, set()  # the men's final, where the women's is asked
         if self._concepts is None:
             self._concepts = concepts_in(self.tokens)
-        places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
+        concepts = term.concepts | {"appoint"} if kind is Kind.STATE and "resign" in term.concepts else term.concepts
+        places = {i for concept in concepts for i in self._concepts.get(concept, ())}
         if places:
             return 0.8, places
         # "closed until Friday" says when it reopens

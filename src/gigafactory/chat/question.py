@@ -13,14 +13,17 @@ from gigafactory.chat.hedges import STOP
 from gigafactory.chat.numbers import MEASURES
 from gigafactory.chat.question_words import (
     ACCORDING,
+    AND_WHEN,
     DAYS,
     ENDS,
     FLUFF,
     KINDS,
     LEADS,
+    LIFTOFF,
     LIGHT,
     MANNER,
     MEASURED,
+    NEWER,
     NEWS,
     OTHER_LANGUAGES,
     OTHER_STOPS,
@@ -85,12 +88,13 @@ def read_question(
     question: str, now: float, zone: tzinfo = UTC, window: Window | None = None, past: bool = False
 ) -> Asked:
     """What `question` asks at the clock `now`; `window` overrides its time words; past: its days lie behind it."""
-    timed = time_asked(question, now, zone, past)
+    timed = time_asked(NEWER.sub("since", question), now, zone, past)
     rest = _asking(timed.rest)
     plain = fold(masked(rest)).replace("\0", " ").strip()
     quotes = quotes_in(question)
     kind = _kind(plain, quotes)
     speaker, rest, kind = _speaker(rest, kind)
+    rest = LIFTOFF.sub("liftoff", rest)
     found = tokens(masked(rest).replace("\0", " "))
     terms, phrases, runs, cased = _terms(found, masked(rest))
     told = timed.window.since is not None or not re.search(r"\b(?:what|which|how)\b", plain)
@@ -154,7 +158,8 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
     if NEWS.search(plain) and not re.match(r"\W*(?:who|when|where|why|how (?:many|much|long))\b", plain):
         return Kind.NEWS
     if YES_NO.search(plain):
-        return Kind.STATE
+        and_when = AND_WHEN.search(plain)
+        return Kind(and_when[1]) if and_when else Kind.STATE
     for kind, rule in KINDS:
         if re.search(rule, plain):
             return kind

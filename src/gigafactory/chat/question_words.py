@@ -28,7 +28,8 @@ class Kind(StrEnum):
 KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.AUTHOR,
         r"\b(?:who|which (?:account|user|author|handle)|what (?:account|user|handle)|by whom|"
-        r"whose)\b.*\b(?:tweet\w*|posted|wrote|written|author of th\w+ (?:post|tweet|quote)|account)\b"),
+        r"whose)\b.*\b(?:tweet\w*|posted|(?:wrote|written)(?=.*\b(?:post|tweet|quote|words|message|that)\b)|"
+        r"author of th\w+ (?:post|tweet|quote)|account)\b"),
     (Kind.AUTHOR, r"\bsource of (?:the|this) (?:quote|post|statement)|\bwho (?:first )?(?:broke|reported)\b"),
     (Kind.NEWS,
         r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up "
@@ -157,12 +158,17 @@ OTHER_LANGUAGES: tuple[tuple[Kind, str], ...] = (
         r"どうなった|发生了什么|發生了什麼|怎么了|"
         r"怎麼了|무슨 일"),
 )  # fmt: skip
+NEWER = re.compile(r"\b(?:newer|later|more recent|fresher) than\b", re.IGNORECASE)
+LIFTOFF = re.compile(r"\bT\s?-\s?(?:0|zero)\b", re.IGNORECASE)
+# "is it still closed, and until when?"
+AND_WHEN = re.compile(r"\b(?:and|,) (?:(?:until|till|since|from|by|for) )?(when|where|why|who)\b")
 # what leads into a question or says how to answer it, all of a clause
 LEADS_WORDS = """
 hey hi hello ok okay so well and but also please pls thanks someone somebody people one quick another simple short
 serious real little question questions asked ask asks asking me us you this that here is it's here's goes wondering
 curious need want would like just only the a an fact facts answer answers guess guesses guessing no not opinions
 opinion help checking check follow up followup i i'm my for from friend quickly small last first next thing now tell
+mean meant was is on what of at about again
 """
 LEADS = frozenset(LEADS_WORDS.split())
 SAID_BY = re.compile(
@@ -259,7 +265,8 @@ LIGHT_WORDS = """
 expect expected expects planned plan plans scheduled schedule due set supposed become becomes became takes taking held
 hold place person man woman player team side company firm candidate party group country band actor estimated given
 stated announced announce reported involved considered mentioned people persons caused cause causes reason reasons
-blame new words remain remains remained stay stays stayed keep keeps kept continue continues word show
+blame new words remain remains remained stay stays stayed keep keeps kept continue continues word show true wrong
+matter problem trouble defect root amiss faulty
 """
 SLIGHT = frozenset(LIGHT_WORDS.split())
 DAYS = frozenset((*WEEKDAYS, *MONTHS)) - {"may", "march"}

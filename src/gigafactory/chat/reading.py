@@ -143,14 +143,17 @@ _CORRECTION = re.compile(
     r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|"
     r"apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
     r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|"
-    r"amended|amending|revised|debunk\w*|contrary to)\b"
+    r"(?:please )?(?:ignore|disregard) [^.:!?]{1,40}: |amended|amending|revised|debunk\w*|contrary to)\b"
 )
 _REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
 _BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
 _ENGLISH = frozenset(("the", "is", "was", "are", "at", "and", "has", "of", "to", "were", "will", "for"))
 _OTHER_LANGUAGES_WORDS = """
 el los las del por para con se ha fue le les des du et est sont sur pour par avec der die das den dem ein eine und ist
-sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
+sind von mit auf fur bei nach wegen bis im il gli della nel che non una um uma dos na no em het een van voor naar
+och av menschen personen personas personnes persone pessoas utenti usuarios nutzer heridos
+feuer gerettet streik beschaftigte huelga greve sciopero contrata guida dirige leitet startet gewinnt gana remporte
+gesperrt cerrado ferme chiuso terremoto erdbeben sismo seisme incendio incendie funziona
 """
 _OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
 
@@ -239,6 +242,9 @@ def _was(sentence: Sentence, moment: Moment) -> bool:
     return past and not name.startswith(month[:3]) and sentence.words.isdisjoint(("will", "until", "planned", "set"))
 
 
+_THE_FIRST = re.compile(r"\b[Tt]he (?:very )?first [A-Z]\w+(?: [A-Z]\w*)* (?:went|was|were|had|drew|ended|saw|took)\b")
+
+
 def _denied(plain: str) -> bool:
     """Does it deny what is rumoured, or confirm it? "Not confirmed" does neither."""
     return bool(_DENIED.search(_UNCONFIRMED.sub(" ", plain)))
@@ -323,6 +329,8 @@ class Reading:
                     return "it tells of another time"
                 if dated and told and (moment.year or 0) < near:
                     return "it tells of another time"
+        if _THE_FIRST.search(self.body):
+            return "it tells of another time"
         own = fold(" ".join(sentence.own for sentence in self.sentences))
         return "it tells of another time" if _PAST.search(own) else ""
 

@@ -57,6 +57,7 @@ _SPEECH = re.compile(
     r"\w:|[-–—]"
 )
 _SHIFTED = frozenset(("up", "down", "revised", "corrected", "changed", "cut", "raised", "lowered", "amended"))
+_TOLD = frozenset(("post", "number", "figure", "version", "report", "tweet", "message", "statement", "update"))
 _OLD = frozenset(("previous", "initial", "original", "old", "former", "outdated"))
 _GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
 _COINS_WORDS = """
@@ -215,7 +216,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
             )
         if word == "from" and back <= 1 and len(before) > back + 1 and before[-back - 2] in _SHIFTED:
             return True
-        if word in _OLD and back <= 2:
+        if (word in _OLD or word in ("ignore", "disregard")) and back <= 2:
             return True
         if word == "from" and back <= 1:
             return any(token.word == "to" for token in words[i + 1 : i + 6])
@@ -226,6 +227,9 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
             and before[-back - 2] in ("we", "i", "first", "previously", "as")
         ):
             return True
+    opened = next((k for k in range(i - 1, max(-1, i - 4), -1) if words[k].text == "("), None)
+    if opened and words[opened - 1].word in _TOLD and ")" in [token.text for token in words[i + 1 : i + 4]]:
+        return True  # "wrong number in our last post (12)"
     after = [token.word for token in words[i + 1 : i + 5]]
     return " ".join(after[:2]) in _TAKES_BACK
 
