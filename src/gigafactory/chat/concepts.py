@@ -29,7 +29,8 @@ restore: restore, resolve, fix, recover, repair, mitigate, back online, back up,
   again, working again, return to service, service is back, restoration, resume, normal service, be back, back by,
   back at, back on, is back, are back, come back, comes back, coming back, back in, working, function, stable, running
   again, return, rectify, sort, sorted, patched, normal
-outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down,
+outage: outage, failure, lost access, lose access, no access, blackout,
+  power cut, offline, disruption, downtime, went down, is down, are down, was down, were down,
   go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost
   power, ausgefallen, ausfall, storung, stoerung, stromausfall, gestort, caida, caido, apagon, corte, sin servicio,
   sin luz, panne, coupure, en panne, hors service, guasto, fora do ar, queda, storing, 障害, 停電, 不具合, 中断, 故障,

@@ -11,7 +11,7 @@ from enum import IntEnum
 from gigafactory.chat.concepts import CONTRASTS, FAMILIES, KINDS_OF_THINGS, OPPOSITES, concepts_in
 from gigafactory.chat.hedges import STOP
 from gigafactory.chat.question import Asked, Term
-from gigafactory.chat.question_words import LIGHT, Kind
+from gigafactory.chat.question_words import LIGHT, TITLES, Kind
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 
@@ -22,7 +22,8 @@ _DATE_WORD = re.compile(
 
 
 _PART_OF_NAME_WORDS = """
-great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova
+great greater lesser little big nether inland coastal over kings queens far long high low middle
+saint st san santa port fort lake mount mt cape new old central mid grand royal nova
 """
 _PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
 NEUTRAL = 0.99
@@ -31,6 +32,8 @@ _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", 
 _LOCATES = frozenset(("in", "at", "near", "of", "under", "around", "outside", "epicentre", "epicenter"))
 # words behind a name that begin something else
 _GOES_ON = frozenset(("due", "because", "since", "amid", "via", "versus", "vs", "v"))
+_NUMBERED = frozenset(("one", "two", "three", "ii", "iii", "iv"))
+_STAYS = frozenset(("stay", "remain"))
 _RETURNS = frozenset(("open", "restore", "close"))
 _UNTIL = frozenset(
     ("until", "till", "til", "before", "by", "from", "not", "earlier", "bis", "hasta", "jusqu", "fino", "through")
@@ -61,11 +64,12 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
         if _holds(reading, term.word, together, asked):
             continue
         whole = together.get(term.word)
-        if (len(term.word) > 3 and term.word in squeezed) or (
+        elsewhere = whole and _another(reading, [asked.terms[i].word for i in whole])
+        if (len(term.word) > 3 and term.word in squeezed and not elsewhere) or (
             whole and "".join(asked.terms[i].word for i in whole) in squeezed
         ):  # fmt: skip
             sure = min(sure, 0.85)
-        elif any(_holds(parent, term.word, together, asked) for parent in parents):
+        elif not elsewhere and any(_holds(parent, term.word, together, asked) for parent in parents):
             sure = min(sure, 0.9)
         elif whole and term.word in _PLACE_WORDS and any(
             len(other) >= 5 and other in squeezed for other in (asked.terms[i].word for i in whole)
@@ -86,6 +90,25 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
     sure *= _beside(reading, asked)
     first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
     return Named(sure, first)
+
+
+def _another(reading: Reading, phrase: Sequence[str]) -> bool:
+    """Does the post name another of its kind: the Obanlock Diet, where the Blackorne Diet is asked?"""
+    tokens = reading.tokens
+    for i, token in enumerate(tokens):
+        if token.word not in phrase or not token.text[0].isupper():
+            continue
+        for other in (tokens[i - 1] if i else None, tokens[i + 1] if i + 1 < len(tokens) else None):
+            beside = other is not None and other.kind == "word" and abs(other.start - token.end) <= 1
+            before = other is not None and other.kind == "word" and abs(token.start - other.end) <= 1
+            if (
+                other is not None
+                and (beside or before)
+                and other.text[0].isupper()
+                and (other.word not in phrase and other.word not in STOP)
+            ):
+                return True
+    return False
 
 
 def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: Asked) -> bool:
@@ -221,7 +244,8 @@ def _fits(
             break
         place, alone, plain = place + 1, False, plain or not term.name
         after = _joined(tokens, place)
-    if after is None or after.kind != "word" or after.word in STOP or after.word in _GOES_ON:
+    numbered = after is not None and after.word in _NUMBERED and after.text[0].isupper()  # "Lantern One"
+    if after is None or after.kind != "word" or (after.word in STOP and not numbered) or after.word in _GOES_ON:
         return NEUTRAL if alone else 1.0
     if _DATE_WORD.fullmatch(after.word):
         return NEUTRAL if alone else 1.0
@@ -258,10 +282,12 @@ def _led(tokens: Sequence[Token], place: int, mine: set[str], asked: Asked) -> f
         return 1.0
     before = tokens[place - 1]
     located = place > 1 and tokens[place - 2].word in _LOCATES and before.word != "the"
-    if located and re.search(
-        rf"\b(?:in|at|near|of|around|the) (?:the )?{re.escape(tokens[place].word)}\b", fold(asked.text)
-    ):
+    name, question = re.escape(tokens[place].word), fold(asked.text)
+    if located and re.search(rf"\b(?:in|at|near|of|around|the) (?:the )?{name}\b", question):
         return 0.3  # "in Upper Zelbury", where what happened "in Zelbury" is asked
+    unknown = before.word not in STOP and not FAMILIES.get((before.stem,)) and before.word not in TITLES
+    if unknown and re.search(rf"\b(?:in|at|near) {name}\b", question):
+        return 0.3
     return 0.3 if before.word in CONTRASTS or before.stem in CONTRASTS or before.word in _PART_OF_NAME else 1.0
 
 
@@ -360,6 +386,8 @@ class _Said:
             self._concepts = concepts_in(self.tokens)
         concepts = term.concepts | {"appoint"} if kind is Kind.STATE and "resign" in term.concepts else term.concepts
         places = {i for concept in concepts for i in self._concepts.get(concept, ())}
+        if kind is Kind.STATE and "resign" in term.concepts:
+            places |= {i for i, token in enumerate(self.tokens) if token.stem in _STAYS}
         if places:
             return 0.8, places
         # "closed until Friday" says when it reopens

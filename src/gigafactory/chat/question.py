@@ -17,6 +17,7 @@ from gigafactory.chat.question_words import (
     DAYS,
     ENDS,
     FLUFF,
+    HOW_COME,
     KINDS,
     LEADS,
     LIFTOFF,
@@ -94,7 +95,7 @@ def read_question(
     quotes = quotes_in(question)
     kind = _kind(plain, quotes)
     speaker, rest, kind = _speaker(rest, kind)
-    rest = LIFTOFF.sub("liftoff", rest)
+    rest = HOW_COME.sub("why", LIFTOFF.sub("liftoff", rest))
     found = tokens(masked(rest).replace("\0", " "))
     terms, phrases, runs, cased = _terms(found, masked(rest))
     told = timed.window.since is not None or not re.search(r"\b(?:what|which|how)\b", plain)
@@ -111,6 +112,7 @@ def read_question(
             measure = frozenset(("magnitude",))
         measured = {MEASURES[word][0] for token in found if (word := token.word) in MEASURES and token.stem in unit}
         measure = frozenset(measured) if measured else measure
+        unit = unit if measure.isdisjoint(("usd",)) else frozenset()
     return Asked(
         question, kind, terms, phrases, window if window is not None else timed.window, quotes, speaker,
         measure, unit, cased, runs, bool(timed.ahead) and window is None,

@@ -42,8 +42,9 @@ KINDS: tuple[tuple[Kind, str], ...] = (
         r"for|punished for)\b|^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was "
         r"behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|"
         r"stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|"
-        r"given)\b|\b(?:because of|due to|over|owing to) what\b(?! (?:sum|price|amount|distance|period|time))|^\W*of "
-        r"what\b(?! (?:sum|price|amount))|\bwhat\b.*\b(?:due to|down to|guilty of)\W*$|\bwhat(?:'s| is| was) "
+        r"given)\b|\b(?:because of|due to|over|owing to) what (?:is|was|are|were|has|have|did|does|do)\b|^\W*of "
+        r"what (?:is|was|are|were|has|have|did|does|do)\b|\bwhat\b.*\b(?:due to|down to|guilty of)\W*$|\bwhat(?:'s|"
+        r" is| was) "
         r"(?:wrong|the matter|the (?:problem|trouble|defect|fault)|amiss|faulty)\b|^\W*what (?:blocks|blocked|closes|"
         r"closed|broke|stopped|delays|delayed|forced|knocked out|took down|brought down|cut off)\b|\bwhat made\b|"
         r"\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|"
@@ -81,7 +82,7 @@ KINDS: tuple[tuple[Kind, str], ...] = (
         r"town|country|state|station|stadium|hall|spot|building|airport|port|hospital|neighbou?rhood|district|"
         r"village|street|road)\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:venue|location|site|address)\b"),
     (Kind.NUMBER,
-        r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|count|total|percent|percentage|"
+        r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|money|count|total|percent|percentage|"
         r"share|proportion|rate|price|cost|fee|fare|amount|magnitude|turnout|attendance|temperature|speed|height|"
         r"weight|length|distance|depth|level|size|age|toll|death toll|figure|value|budget|margin|salary|capacity|"
         r"population|revenue|profit|fine|estimate|duration|sum)\b"),
@@ -121,7 +122,10 @@ NEWS = re.compile(
     r"do(?:es)? .*\bstand\b|"
     r"\bhow (?:have|has|did|are|is) .*\b(?:develop\w*|mov(?:e|ed|ing) on|progress\w*|evolv\w*|"
     r"unfold\w*|com(?:e|ing) along|going)\b|"
-    r"\bany(?:thing)? (?:new|else|further|more|changes?|chang\w+|happen\w*|developments?|progress|"
+    r"\bwhat (?:do|are|did|were) (?:people|they|users|witnesses|posts|locals|residents|fans|you) (?:\w+ )?(?:report|"
+    r"say|saying|"
+    r"post|posting|reporting|writing|write|hear|know)\w*\b|\bany(?:thing)? (?:new|else|further|more|changes?|"
+    r"chang\w+|happen\w*|developments?|progress|"
     r"word|fresh|different|to report|move\w*)\b|"
     r"\bsomething (?:new|chang\w+|happen\w*)\b|\banything\b|\b(?:there|been) (?:any|a) (?:\w+ "
     r")?(?:changes?|news|updates?|developments?|progress)\b|"
@@ -159,6 +163,7 @@ OTHER_LANGUAGES: tuple[tuple[Kind, str], ...] = (
         r"怎麼了|무슨 일"),
 )  # fmt: skip
 NEWER = re.compile(r"\b(?:newer|later|more recent|fresher) than\b", re.IGNORECASE)
+HOW_COME = re.compile(r"\bhow come\b", re.IGNORECASE)
 LIFTOFF = re.compile(r"\bT\s?-\s?(?:0|zero)\b", re.IGNORECASE)
 # "is it still closed, and until when?"
 AND_WHEN = re.compile(r"\b(?:and|,) (?:(?:until|till|since|from|by|for) )?(when|where|why|who)\b")
@@ -230,7 +235,7 @@ MEASURED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|"
         r"costs|fee|fare|budget|salary|revenue|profit|fine|penalty|damages|refund|pay|paid|get back|sold for|"
-        r"worth|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
+        r"worth|money|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (
         r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|queue|trail|"

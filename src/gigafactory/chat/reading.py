@@ -129,7 +129,9 @@ _PAST = re.compile(
     r"\w+ed (?:until|"
     r"at|with|by|in)\b)|back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|"
     r"historically|"
-    r"history|not the first (?:time|recall|one)|once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|"
+    r"i (?:remember|recall)|as i recall|my first (?:\w+ ){1,3}was|an old (?:\w+ ){1,4}(?:was|were|had|cost)|history|"
+    r"not the first (?:time|recall|one)|"
+    r"once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|"
     r"was|were|won|played|held|paid|said|rejected)|(?:the )?time before|before that|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(

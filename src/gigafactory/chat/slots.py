@@ -32,6 +32,7 @@ latest live statement today yesterday tomorrow tonight now urgent psa fyi report
 watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
 not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
 voters customers meanwhile finally sadly rt via source sources statement reminder
+nominees candidates guests
 yep yeah yup nope omg lol hey hi heads notice public information questions erratum announcement announced repost
 just please recap please total according
 following despite after before during while when since with without only about over under more less all some both
@@ -79,9 +80,14 @@ of the de la van von der den bin al el du di da and & -
 """
 _LINKS = frozenset(_LINKS_WORDS.split())
 _PLACES_WORDS = """
+departs departed departing
 in at near outside inside off around beside behind opposite along between from to into onto on under above across by
 within aboard via
 """
+_STRONG = frozenset(
+    ("in", "at", "near", "outside", "inside", "off", "aboard", "beside", "opposite", "to", "on", "departs", "departed")
+)
+_NOWHERE = frozenset((word,) for word in ("site", "scene", "air", "line", "board", "hold", "duty", "sale", "track"))
 _PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
     r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|"
@@ -95,9 +101,11 @@ _REASON_WORDS_OTHER = re.compile(
 )
 _OVER = re.compile(r"\b[Oo]ver (?!the\b|from\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
 _MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
+_FLAW_ASKED = re.compile(r"\b(?:wrong with|notice|recall\w*|unsafe|faulty|not use|stop using|defects?|problem with)\b")
+_FLAW = re.compile(r":\s+an? \w+|\bwith an? \w+")
 _IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
 _SOON = re.compile(
-    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
+    r"\b(?<!more )(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
     r"days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|"
     r"moments ago)\b"
 )
@@ -130,7 +138,8 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         plain = fold(sentence.text)
         if _REASON_WORDS_OTHER.search(plain) or (covered and (_REASONS.search(plain) or _OVER.search(sentence.text))):
             return Slot(_content(sentence, asked), 1.0)
-        if covered and (_IS_A.search(plain) or _made_so(sentence, asked, covered)):
+        flawed = _FLAW_ASKED.search(fold(asked.text)) and _FLAW.search(plain)
+        if covered and (flawed or _IS_A.search(plain) or _made_so(sentence, asked, covered)):
             return Slot(_content(sentence, asked), 0.6)
         return None
     return Slot(state(sentence), 1.0)
@@ -140,9 +149,24 @@ def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
     """ "A cracked bearing has closed the bridge": what is asked about is the object of what happened."""
     names = [i for i, token in enumerate(sentence.tokens) if token.word in {term.word for term in asked.names}]
     return any(
-        sentence.tokens[i - 1].word in ("has", "have", "had") and any(0 < name - i <= 3 for name in names)
+        (
+            (sentence.tokens[i - 1].word in ("has", "have", "had") and sentence.tokens[i].word not in STOP)
+            or _acts(sentence.tokens, i)
+        )
+        and any(0 < name - i <= 3 for name in names)
         for i in covered
         if i > 1
+    )
+
+
+def _acts(words: Sequence[Token], i: int) -> bool:
+    """ "A police operation blocks ...": a verb behind a noun of small letters."""
+    before = words[i - 1]
+    return (
+        words[i].word.endswith(("s", "ed"))
+        and before.kind == "word"
+        and before.text.islower()
+        and (before.word not in STOP)
     )
 
 
@@ -189,6 +213,21 @@ def _opposed(line: str, column: str, line_b: str, column_b: str) -> bool:
         return False
     negated = column.startswith("not "), column_b.startswith("not ")
     return not any(negated) or (not all(negated) and column.removeprefix("not ") == column_b.removeprefix("not "))
+
+
+def values_of(sentence: Sentence, asked: Asked) -> list[Value]:
+    """All of the kind that is asked for in the sentence, in the question's place or not."""
+    if asked.kind is Kind.WHO:
+        mine = {term.word for term in asked.terms}
+        names = [[sentence.tokens[i].word for i in range(first, last + 1)] for first, last in names_in(sentence)]
+        return [tuple(sorted(name)) for name in names if not mine & set(name)]
+    if asked.kind is Kind.WHEN:
+        return [_moment_value(moment) for moment in sentence.moments]
+    if asked.kind is Kind.SCORE:
+        return [tuple(f"{x:.10g}" for x in q.values) for q in sentence.quantities if q.kind == "pair"]
+    if asked.kind is Kind.NUMBER:
+        return [(q.kind, *(f"{x:.10g}" for x in q.values)) for q in sentence.quantities]
+    return []
 
 
 def _content(sentence: Sentence, asked: Asked) -> Value:
@@ -372,6 +411,8 @@ def _when(sentence: Sentence, asked: Asked) -> Slot | None:
         span = sentence.tokens[moment.first : moment.last + 1]
         if moment.grain in ("decade",) or (mine and all(token.word in mine for token in span)):
             continue
+        if [token.word for token in sentence.tokens[max(0, moment.first - 2) : moment.first]] == ["as", "of"]:
+            continue  # "as of today" says when it is told
         if _taken_back(sentence.tokens, moment.first):
             former.append(_moment_value(moment))
         else:
@@ -409,7 +450,7 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
         while end + 1 < len(words) and _goes_on(words, j, end):
             end += 1
         place = tuple(words[k].word for k in range(j, end + 1))
-        if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP:
+        if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP or place in _NOWHERE:
             continue
         if any(q.first <= j <= q.last for q in sentence.quantities) and not _capital(words[end]):
             continue
@@ -417,19 +458,7 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
             former.append(place)
             continue
         named = any(_capital(words[k]) for k in range(j, end + 1))
-        strong = token.word in (
-            "in",
-            "at",
-            "near",
-            "outside",
-            "inside",
-            "off",
-            "aboard",
-            "beside",
-            "opposite",
-            "to",
-            "on",
-        )
+        strong = token.word in _STRONG or (token.word == "from" and re.search(r"\bfrom\b", fold(asked.text)))
         known = any(concept in _PLACE_KINDS for k in range(j, end + 1) for concept in concepts_of(words[k].stem))
         strength = (0.7 if named else 0.5 if known else 0.2) + (0.3 if strong else 0.0)
         if best is None or strength > best[0]:
@@ -477,6 +506,8 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         if not _measures(quantity, asked, words):
             continue
         value = (quantity.kind, *(f"{x:.10g}" for x in quantity.values))
+        if asked.measure == {"count"} and asked.unit and any(x != int(x) for x in quantity.values):
+            continue  # there are no 5.6 people
         if _taken_back(words, quantity.first):
             former.append(value)
             continue

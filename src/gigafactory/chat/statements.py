@@ -13,10 +13,11 @@ from gigafactory.chat.question import Asked
 from gigafactory.chat.question_words import LIGHT, Kind
 from gigafactory.chat.reading import Reading, Sentence, chatty, previews, takes_back
 from gigafactory.chat.retrieve import Gathered, Ranked
-from gigafactory.chat.slots import Slot, Value, slot, told_in
+from gigafactory.chat.slots import Slot, Value, slot, told_in, values_of
 from gigafactory.feed.words import words
 
 LEAST_NAMED = 0.5
+_REHEARSED = re.compile(r"\b(?:rehears\w+|drills?|simulat\w+|dry runs?|mock)\b", re.IGNORECASE)
 # least share of the question's words, beside its names, that a sentence and its post must say
 LEAST_COVER = {
     Kind.WHO: 0.25, Kind.WHEN: 0.25, Kind.WHERE: 0.25, Kind.NUMBER: 0.24, Kind.SCORE: 0.0, Kind.WHY: 0.25,
@@ -134,10 +135,11 @@ def _statement(ranked: Ranked, asked: Asked, naming: Named, trust: float) -> Sta
             fit *= 0.65
         share = 0.5 + 0.5 * covered.share if news else covered.share
         quality = naming.sure * fit * (0.4 + 0.6 * share) * (0.5 + 0.5 * value.strength)
+        doubt = reading.doubt(number)
+        if _REHEARSED.search(sentence.text) and not _REHEARSED.search(asked.text):
+            doubt = doubt or "it tells of a rehearsal"
         if best is None or quality > best.quality:
-            best = Statement(
-                reading, sentence, number, value, quality, reading.post.created_at, trust, reading.doubt(number)
-            )
+            best = Statement(reading, sentence, number, value, quality, reading.post.created_at, trust, doubt)
     return None if best is None else replace(best, others=_others(best, asked))
 
 
@@ -209,6 +211,5 @@ def _former(reading: Reading, asked: Asked) -> tuple[Value, ...]:
         elif not _own_new(sentence):
             everywhere = frozenset(range(len(sentence.tokens)))
             value = slot(sentence, replace(asked, unit=frozenset()), everywhere)
-            if value is not None:
-                found += [value.value, *value.former]
+            found += [value.value, *value.former] if value is not None else values_of(sentence, asked)
     return tuple(one for one in found if one)
