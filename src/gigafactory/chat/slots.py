@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts_of
+from gigafactory.chat.concepts import OPPOSITES, concepts_in, concepts_of
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
+from gigafactory.chat.naming import BEFORE_ASKED, LINKS, STARTS, capital, common, names_in, predecessors_in
 from gigafactory.chat.numbers import Quantity
 from gigafactory.chat.question import Asked
 from gigafactory.chat.question_words import LIGHT, Kind
@@ -21,29 +22,6 @@ compared."""
 
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
-_STARTS_WORDS = """
-several many most few some two three four five six seven eight nine ten eleven twelve dozens hundreds thousands
-millions half nearly almost around roughly each every another other others anybody somebody none no-one one once
-again also even just maybe perhaps sadly luckily thankfully currently earlier later soon sometimes often only yet
-police firefighters doctors teachers students drivers nurses scientists experts witnesses investigators
-traffic trains buses flights ferries power water fire rain snow weather schools shops roads bridges tickets
-edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert
-latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
-watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
-not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
-voters customers meanwhile finally sadly rt via source sources statement reminder
-nominees candidates guests
-yep yeah yup nope omg lol hey hi heads notice public information questions erratum announcement announced repost
-just please recap please total according
-following despite after before during while when since with without only about over under more less all some both
-first second third next last everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed
-thu fri sat sun monday tuesday wednesday thursday friday saturday sunday january february march april may june july
-august september october november december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club
-city council government mayor president chair chief director minister ceo coach captain manager there here it its this
-that these those he she they we you i our his her their my the a an and but so in on at by for from to of as is was
-are were be has have had will would
-"""
-_STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
@@ -75,10 +53,6 @@ alive down aboard ashore homeless free gone driven thrown struck hit shot stuck 
 _DONE = frozenset(_DONE_WORDS.split())
 _COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
-_LINKS_WORDS = """
-of the de la van von der den bin al el du di da and & -
-"""
-_LINKS = frozenset(_LINKS_WORDS.split())
 _PLACES_WORDS = """
 departs departed departing
 in at near outside inside off around beside behind opposite along between from to into onto on under above across by
@@ -183,7 +157,7 @@ def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
         told += [f"pair {int(score[1])} {int(score[2])}"] if score and not times else []
     told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
     for first, last in names_in(sentence):
-        name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]
+        name = [words[i].word for i in range(first, last + 1) if words[i].word not in LINKS]
         if any(word not in mine for word in name) and first not in sentence.taken and words[first - 1].text != "#":
             told.append("name " + " ".join(name))
     return tuple(sorted(set(told)))
@@ -273,75 +247,14 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
     return " ".join(after[:2]) in _TAKES_BACK
 
 
-def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
-    """[first, last] tokens of what looks like a name: runs of capitalised words that are no sentence starters, and
-    handles."""
-    words = sentence.tokens
-    i = 0
-    shouted = sum(t.text.isupper() for t in words if t.kind == "word") > 0.6 * max(
-        1, sum(t.kind == "word" for t in words)
-    )
-    while i < len(words):
-        token = words[i]
-        if token.kind == "handle":
-            yield i, i
-            i += 1
-            continue
-        if not _capital(token) or (shouted and token.word in STOP):
-            i += 1
-            continue
-        first = last = i
-        j = i + 1
-        while j < len(words):
-            if _capital(words[j]) or (words[j].kind == "number" and words[j].start - words[j - 1].end <= 1):
-                if words[j].start - words[j - 1].end > 1:
-                    break
-                last = j
-                j += 1
-            elif (
-                words[j].word in _LINKS
-                and j + 1 < len(words)
-                and _capital(words[j + 1])
-                and words[j].start - words[j - 1].end <= 1
-                and words[j].word != "and"
-            ):
-                j += 1
-            else:
-                break
-        while first <= last and words[first].word in _STARTS:
-            first += 1
-        while last >= first and words[last].word in _STARTS:
-            last -= 1
-        dashed = first == last and last + 1 < len(words) and words[last + 1].text in "-–"
-        opens = first == 0 or words[first - 1].text in '.:!?"“'
-        if first <= last and not (
-            opens and first == last and (words[first].word in STOP or _common(words[first]) or dashed)
-        ):
-            yield first, last
-        i = max(j, i + 1)
-
-
-def _capital(token: Token) -> bool:
-    return (token.kind == "word" and token.text[0].isupper()) or (
-        token.kind == "word"
-        and not token.text.isascii()
-        and not token.text[0].islower()
-        and not token.text[0].isupper()
-    )
-
-
-def _common(token: Token) -> bool:
-    return (token.stem,) in FAMILIES
-
-
 def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
     """The name nearest to the words of the question that are no names."""
     words = sentence.tokens
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
     named = {term.word for term in asked.names}
     predicate = next((term.stem for term in asked.terms if not term.name and term.weight > LIGHT), "")
-    before = _BEFORE_ASKED.search(fold(asked.text))
-    predecessors = _predecessors(sentence) if before else None
+    before = BEFORE_ASKED.search(fold(asked.text))
+    predecessors = predecessors_in(sentence) if before else None
     winner = predicate in _WINS
     rivals = winner and len(asked.names) >= 2 and _wins(sentence)
     found: list[tuple[int, int, Value]] = []
@@ -349,7 +262,7 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     for first, last in names_in(sentence):
         if any(i in sentence.taken for i in range(first, last + 1)):
             continue
-        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
+        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in LINKS)
         if first and words[first - 1].text == "#":
             continue
         if predecessors is not None and not any(words[i].start in predecessors for i in range(first, last + 1)):
@@ -371,32 +284,6 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         return None
     distance, _, best = min(found)
     return Slot(best, 1.0 if distance <= 4 else 0.8 if distance <= 9 else 0.6, tuple(former))
-
-
-_BEFORE_ASKED = re.compile(
-    r"\bwhom? (?:does|did|do|has|will|is|would)\b.*\b(?:replac\w*|succeed\w*|take over from)\b"
-    r"|\bwho (?:was|is|were|gets?|got|has been|will be|is being) (?:\w+ )?(?:replaced|succeeded)\b|\bpredecessor\b"
-)
-_NAME = r"((?:[A-Z][\w'’.-]*)(?: (?:[A-Z][\w'’.-]*|de|van|von|der|al))*)"
-_PREDECESSORS = (
-    re.compile(
-        rf"(?:[Rr]eplac(?:es?|ed|ing)|[Ss]ucceed(?:s|ed|ing)?|(?:takes?|took|taking) over from|[Ii]n place of|"
-        rf"[Ii]nstead of|[Pp]redecessor,?|[Ss]uccessor (?:of|to)|(?:stand|step|fill)(?:s|ed|"
-        rf"ing)? in (?:\S+ ){{0,8}}?for) "
-        rf"(?:\w+ ){{0,3}}?{_NAME}"
-    ),
-    re.compile(
-        rf"{_NAME},? (?:who )?(?:is|was|has been|gets|got|were)? ?(?:replaced|succeeded|out\b|leaves|left|quits?|"
-        rf"resign\w*|"
-        rf"retire\w*|departs?|step(?:s|ped) (?:down|back|aside)|stands down|bows out|hands over)"
-    ),
-)
-
-
-def _predecessors(sentence: Sentence) -> set[int]:
-    """Where in the sentence stand words of the one who had the post before, by what it says of him."""
-    spans = [match.span(1) for rule in _PREDECESSORS for match in rule.finditer(sentence.text)]
-    return {token.start for token in sentence.tokens if any(a <= token.start < b for a, b in spans)}
 
 
 def _wins(sentence: Sentence) -> bool:
@@ -452,12 +339,12 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
         place = tuple(words[k].word for k in range(j, end + 1))
         if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP or place in _NOWHERE:
             continue
-        if any(q.first <= j <= q.last for q in sentence.quantities) and not _capital(words[end]):
+        if any(q.first <= j <= q.last for q in sentence.quantities) and not capital(words[end]):
             continue
         if _taken_back(words, j):
             former.append(place)
             continue
-        named = any(_capital(words[k]) for k in range(j, end + 1))
+        named = any(capital(words[k]) for k in range(j, end + 1))
         strong = token.word in _STRONG or (token.word == "from" and re.search(r"\bfrom\b", fold(asked.text)))
         known = any(concept in _PLACE_KINDS for k in range(j, end + 1) for concept in concepts_of(words[k].stem))
         strength = (0.7 if named else 0.5 if known else 0.2) + (0.3 if strong else 0.0)
@@ -473,7 +360,7 @@ def _goes_on(words: Sequence[Token], first: int, last: int) -> bool:
     after = words[last + 1]
     if after.kind not in ("word", "number") or after.start - words[last].end > 1:
         return False
-    return _capital(after) or (not _capital(words[first]) and after.word not in STOP and last - first < 3)
+    return capital(after) or (not capital(words[first]) and after.word not in STOP and last - first < 3)
 
 
 def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
@@ -494,10 +381,10 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         before = words[quantity.first - 1] if quantity.first else None
         if (
             before is not None
-            and _capital(before)
-            and before.word not in _STARTS
+            and capital(before)
+            and before.word not in STARTS
             and quantity.first == quantity.last
-            and not _common(before)
+            and not common(before)
             and quantity.first > 1
         ):
             continue  # part of a name: "Terminal 2", "Falcon 9"
@@ -519,7 +406,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
                 f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
             )
             counted = counted or words[quantity.last].stem in asked.unit
-        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not _capital(token)), None)
+        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not capital(token)), None)
         noun_at = words.index(noun) if noun is not None else -1
         if noun is not None and (noun.word in _DONE or noun.word.endswith(("ed", "ing"))):
             noun = None  # "448 sent outside" counts nothing else
