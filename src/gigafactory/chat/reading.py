@@ -346,7 +346,7 @@ class Reading:
         return ""
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def read(post: Post) -> Reading:
     """Reading of one revision of a post; kept, since neighbouring questions meet the same posts."""
     match = _REPOST.match(post.text)
