@@ -16,19 +16,21 @@ close: close, shut, shutdown, shutter, shut down, seal off, cordon off, off limi
   access, out of service, suspend, gesperrt, sperrung, geschlossen, schliesst, cerrado, cerrada, cierre, cierra,
   cerrados, ferme, fermee, fermeture, fermes, chiuso, chiusa, chiusura, fechado, fechada, fechamento, gesloten,
   zamkniety, stangd, 閉鎖, 通行止め, 封鎖, 閉館, 休業, 关闭, 關閉, 封闭, 폐쇄, 통제, out of use, out of action, out of
-  bounds, barred, bar, impassable, fenced off, taped off, sealed, no traffic, no entry, no way through, no crossing,
+  bounds, cannot use, can't use, not use, barred, bar, impassable, fenced off, taped off, sealed, no traffic,
+  no entry, no way through, no crossing,
   not passable, stay shut, keep shut, shut off, locked, lock, off-limits, unusable, no through
 open: open, reopen, back open, unlock, inaugurate, accessible, open again, reopening, in service again, opens its
   doors, geoffnet, offnet, eroffnet, eroffnung, abierto, abierta, abre, reabre, apertura, ouvert, ouverte, ouvre,
   rouvre, ouverture, aperto, aperta, apre, aberto, aberta, geopend, 再開, 開通, 開業, 開館, 开放, 開放, 重开, 재개,
-  use again, usable, passable, in use, back in use, cross, cross again, drive, walk, pass, traffic return, traffic
+  use again, usable, passable, in use, back in use, cross, cross again, drive, walk, traffic return, traffic
   again, get across, lifted, lift, reopened, use, unblock, clear, back in action, welcome back, resume traffic, return
   to traffic, available again, free
 restore: restore, resolve, fix, recover, repair, mitigate, back online, back up, back to normal, up again, online
   again, working again, return to service, service is back, restoration, resume, normal service, be back, back by,
   back at, back on, is back, are back, come back, comes back, coming back, back in, working, function, stable, running
   again, return, rectify, sort, sorted, patched, normal
-outage: outage, blackout, power cut, offline, disruption, downtime, went down, is down, are down, was down, were down,
+outage: outage, failure, lost access, lose access, no access, blackout,
+  power cut, offline, disruption, downtime, went down, is down, are down, was down, were down,
   go down, knocked out, without power, in the dark, incident, unavailable, interruption, no power, no service, lost
   power, ausgefallen, ausfall, storung, stoerung, stromausfall, gestort, caida, caido, apagon, corte, sin servicio,
   sin luz, panne, coupure, en panne, hors service, guasto, fora do ar, queda, storing, 障害, 停電, 不具合, 中断, 故障,
@@ -41,7 +43,8 @@ fault: cause, because, reason, due, trigger, blame, root, fault, culprit, stem f
 launch: launch, liftoff, lift off, take off, blast off, go live, unveil, debut, release, introduce, roll out, rollout,
   come out, ship, flight, fly, premiere, arrive, on sale, available, startet, gestartet, start, lanza, lanzamiento,
   despega, despegue, lance, lancement, decolle, lancio, lancia, lancamento, 打ち上げ, 発射, 発売, 发射, 发布, 발사,
-  출시, t-0, leave the pad, heads up, on its way, decollage, prevu, lifts off, goes up, go up, abheben, abflug, hebt
+  출시, t-0, leave the pad, leave the ground, off the ground, heads up, on its way, decollage, prevu, lifts off,
+  goes up, go up, abheben, abflug, hebt
   ab, leaves the pad, blast, soar, head for orbit, heads for orbit, head to space, into orbit, to orbit, into space,
   ignition, t-zero, t minus, launch window, set off, sent up, fire, fires, leave earth, rise from, goes to space,
   shoot, countdown, climb, depart
@@ -95,7 +98,8 @@ appoint: appoint, name, hire, choose, pick, select, elect, promote, install, tap
   new commissioner, new job, will lead, will run, starts as, start as, started as, begins as, a la tete, an die
   spitze, al frente, step in, steps in, stepping in, fill in, fills in, stand in, stands in, in charge for now, gets
   the, get the, lands the, goes to, go to, given the, handed, hand, fill, fills, filled, occupy, take the post, takes
-  the post, takes charge, take up, takes up, picks up, secured, won the job, the choice, choice, moves into, move
+  the post, takes charge, take up, takes up, picks up, secured, won the job, contrata, embauche, guida, dirige,
+  leitet, moves up to, brings in, bring in, the choice, choice, moves into, move
   into, run, runs, lead, leads, steer, man, responsible, sits, boss, elevated, elevate, crowned, welcome, welcomes,
   signing, anoint, at the helm, to the helm
 resign: resign, step down, quit, leave, depart, stand down, exit, step aside, go, retire, departure, steps back, hand
@@ -122,7 +126,8 @@ attend: attend, attendance, crowd, turn out, turnout, show up, spectator, audien
   turn up, pack, fill, in the stands, through the gates, gate, zuschauer, besucher, asistentes, espectadores,
   spectateurs, visiteurs, spettatori, 観客, 来場者, 观众, 관객, on the streets, marched, took to the streets, turned
   out, in the crowd, in front of, watched, watch, spectators, ppl, gate of, saw, seen by, came, in the ground, at the
-  ground, inside, filled, ticket holders, through the turnstiles, crowd of, seats, cheered, visited, visit, guests,
+  ground, inside, in the stadium, filled, ticket holders, through the turnstiles, crowd of, seats, cheered, visited,
+  visit, guests,
   people came, drawn, drew
 injure: injure, hurt, wound, hospital, casualty, injury, treat, taken to hospital, stretcher, ambulance, verletzt,
   verletzte, heridos, herido, heridas, blesses, blesse, feriti, ferito, feridos, gewond, 負傷, けが, 怪我, 重傷, 受伤,
@@ -265,7 +270,8 @@ prize: prize, go, deserved, award, medal, trophy, honour, win, winner, cup, prei
   earn, honor, accolade, bestowed, presented, collects, receives, received, picks up, lifts, claims, claimed, scoops,
   scooped, walks away, carries off, takes the, crowned, recognised, went, honoured with
 headline: headline, headliner, main act, top act, lead act, star act, top of the bill, top the bill, tops the bill,
-  closing act, close the show, main attraction, biggest name, star, headlining, headlined, play, perform, lead, big
+  closing act, ends with a show, show of, close the show, main attraction, biggest name, star, headlining, headlined,
+  play, perform, lead, big
   name, on the main stage, main stage, on stage, lineup, line up, billed, bill, booked, performer, attraction, star
   turn, draw, closes, closing, top spot, marquee, lead the bill, leads the bill, top name, crowning, play the main,
   appear, appears, sing, sings, take the stage, takes the stage
@@ -357,7 +363,7 @@ arrive land | depart leave
 begin start | end finish conclude
 on | off
 dead die kill | alive survive unhurt
-resign quit | appoint
+resign quit retire | appoint stay remain
 guilty | innocent acquit
 ahead lead | behind trail
 evacuate | return

@@ -136,7 +136,9 @@ def conflict(one: Value, other: Value, kind: Kind) -> bool:
         return _news_conflict(one, other)
     if kind in (Kind.STATE, Kind.FACT):
         return exclude(one, other)
-    if kind in (Kind.WHO, Kind.WHEN, Kind.WHERE):
+    if kind is Kind.WHO:
+        return not agree(one, other, kind)  # Anna Berg is not Anna Holm
+    if kind in (Kind.WHEN, Kind.WHERE):
         return not set(one) & set(other)
     return kind in (Kind.NUMBER, Kind.SCORE) and one != other
 

@@ -11,7 +11,7 @@ from enum import IntEnum
 from gigafactory.chat.concepts import CONTRASTS, FAMILIES, KINDS_OF_THINGS, OPPOSITES, concepts_in
 from gigafactory.chat.hedges import STOP
 from gigafactory.chat.question import Asked, Term
-from gigafactory.chat.question_words import LIGHT, Kind
+from gigafactory.chat.question_words import LIGHT, TITLES, Kind
 from gigafactory.chat.reading import Reading, Sentence
 from gigafactory.chat.tokens import Token, fold
 
@@ -22,12 +22,18 @@ _DATE_WORD = re.compile(
 
 
 _PART_OF_NAME_WORDS = """
-great greater little big saint st san santa port fort lake mount mt cape new old central mid grand royal nova
+great greater lesser little big nether inland coastal over kings queens far long high low middle
+saint st san santa port fort lake mount mt cape new old central mid grand royal nova
 """
 _PART_OF_NAME = frozenset(_PART_OF_NAME_WORDS.split())
 NEUTRAL = 0.99
 _ZONES = frozenset(("utc", "gmt", "est", "edt", "cet", "cest", "pst", "pdt", "jst", "ist", "aest", "am", "pm", "rt"))
 _PLACE_WORDS = frozenset(("port", "saint", "st", "san", "santa", "mount", "mt", "lake", "fort", "cape"))
+_LOCATES = frozenset(("in", "at", "near", "of", "under", "around", "outside", "epicentre", "epicenter"))
+# words behind a name that begin something else
+_GOES_ON = frozenset(("due", "because", "since", "amid", "via", "versus", "vs", "v"))
+_NUMBERED = frozenset(("one", "two", "three", "ii", "iii", "iv"))
+_STAYS = frozenset(("stay", "remain"))
 _RETURNS = frozenset(("open", "restore", "close"))
 _UNTIL = frozenset(
     ("until", "till", "til", "before", "by", "from", "not", "earlier", "bis", "hasta", "jusqu", "fino", "through")
@@ -58,11 +64,12 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
         if _holds(reading, term.word, together, asked):
             continue
         whole = together.get(term.word)
-        if (len(term.word) > 3 and term.word in squeezed) or (
+        elsewhere = whole and _another(reading, [asked.terms[i].word for i in whole])
+        if (len(term.word) > 3 and term.word in squeezed and not elsewhere) or (
             whole and "".join(asked.terms[i].word for i in whole) in squeezed
         ):  # fmt: skip
             sure = min(sure, 0.85)
-        elif any(_holds(parent, term.word, together, asked) for parent in parents):
+        elif not elsewhere and any(_holds(parent, term.word, together, asked) for parent in parents):
             sure = min(sure, 0.9)
         elif whole and term.word in _PLACE_WORDS and any(
             len(other) >= 5 and other in squeezed for other in (asked.terms[i].word for i in whole)
@@ -83,6 +90,25 @@ def about(reading: Reading, asked: Asked, parents: Sequence[Reading]) -> Named:
     sure *= _beside(reading, asked)
     first = next((n for n, s in enumerate(reading.sentences) if any(t.word in s.words for t in names)), None)
     return Named(sure, first)
+
+
+def _another(reading: Reading, phrase: Sequence[str]) -> bool:
+    """Does the post name another of its kind: the Obanlock Diet, where the Blackorne Diet is asked?"""
+    tokens = reading.tokens
+    for i, token in enumerate(tokens):
+        if token.word not in phrase or not token.text[0].isupper():
+            continue
+        for other in (tokens[i - 1] if i else None, tokens[i + 1] if i + 1 < len(tokens) else None):
+            beside = other is not None and other.kind == "word" and abs(other.start - token.end) <= 1
+            before = other is not None and other.kind == "word" and abs(token.start - other.end) <= 1
+            if (
+                other is not None
+                and (beside or before)
+                and other.text[0].isupper()
+                and (other.word not in phrase and other.word not in STOP)
+            ):
+                return True
+    return False
 
 
 def _by_last_word(reading: Reading, term: Term, phrase: tuple[int, ...], asked: Asked) -> bool:
@@ -127,6 +153,9 @@ def linked(reading: Reading, asked: Asked, whole: Sequence[Reading]) -> bool:
         return False
     held = [group for group in groups if _group(reading, [asked.terms[i].word for i in group])]
     sure = any(len(group) > 1 or any(c.isdigit() for c in asked.terms[group[0]].word) for group in held)
+    lacking = [asked.terms[i].word for group in groups if group not in held for i in group]
+    if any(word in reading.words for word in lacking):
+        return False  # Lantern-8, where Lantern-7 is asked
     return sure and len(held) < len(groups) and not _names_else(reading, asked)
 
 
@@ -177,6 +206,7 @@ def _beside(reading: Reading, asked: Asked) -> float:
     worst = 1.0
     terms = asked.terms
     inner = {i for phrase in asked.phrases for i in phrase[:-1]}
+    longer = {phrase[-1] for phrase in asked.phrases}
     mine = {term.word for term in terms} | {term.stem for term in terms}
     for index, term in enumerate(terms):
         if not term.name or index in inner or term.word.isdigit():
@@ -190,7 +220,10 @@ def _beside(reading: Reading, asked: Asked) -> float:
         for place, token in enumerate(tokens):
             if token.word != term.word or token.kind != "word":
                 continue
-            fit = min(_fits(tokens, place, head, terms[index + 1 :], bound), _led(tokens, place, mine))
+            fit = min(
+                _fits(tokens, place, head, terms[index + 1 :], bound, index not in longer),
+                _led(tokens, place, mine, asked),
+            )
             fits.append(fit)
         if fits:
             # with its noun beside it, it is the one; else what another noun beside it says counts
@@ -198,29 +231,39 @@ def _beside(reading: Reading, asked: Asked) -> float:
     return worst
 
 
-def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool) -> float:
+def _fits(
+    tokens: Sequence[Token], place: int, head: Term | None, later: Sequence[Term], bound: bool, short: bool
+) -> float:
     """How well the name at `place` is the one asked for, by what follows it. later: the question's terms behind it.
-    bound: the first of them, `head`, stands right behind it."""
+    bound: the first of them, `head`, stands right behind it. short: the name is one word: a maker's, perhaps, and the
+    noun behind it tells which of its things."""
     after = _joined(tokens, place)
-    alone = True
+    alone, plain = True, False
     for term in later:
         if after is None or (after.stem != term.stem and after.word != term.word):
             break
-        place, alone = place + 1, False
+        place, alone, plain = place + 1, False, plain or not term.name
         after = _joined(tokens, place)
-    if after is None or after.kind != "word" or after.word in STOP or _DATE_WORD.fullmatch(after.word):
+    numbered = after is not None and after.word in _NUMBERED and after.text[0].isupper()  # "Lantern One"
+    if after is None or after.kind != "word" or (after.word in STOP and not numbered) or after.word in _GOES_ON:
+        return NEUTRAL if alone else 1.0
+    if _DATE_WORD.fullmatch(after.word):
         return NEUTRAL if alone else 1.0
     shared = FAMILIES.get((after.stem,), frozenset())
     if head is not None and head.stem != after.stem and shared & head.concepts & KINDS_OF_THINGS:
         return 0.3  # Northgate tunnel, where the Northgate bridge is asked
     other = alone and bound and head is not None and head.stem != after.stem
-    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or not shared):
+    if plain:
+        return 1.0  # "the Harrow Prize jury chose Anna Berg"
+    longer = not short and not after.word.endswith(("s", "ed", "ing"))  # "Harrow Foods Plus"
+    if after.text[0].isupper() and not tokens[place].text.isupper() and (other or longer or not shared):
         return 0.45 if head is not None or place else 0.75  # Northgate Arena
     # a noun, as far as a word tells: unknown, of a thing, or without the ending of a verb
     thing = not shared or bool(shared & KINDS_OF_THINGS) or not after.word.endswith(("s", "ed", "ing"))
     if (
         alone
         and bound
+        and short
         and head is not None
         and (not head.concepts or bool(head.concepts & KINDS_OF_THINGS))
         and thing
@@ -231,13 +274,20 @@ def _fits(tokens: Sequence[Token], place: int, head: Term | None, later: Sequenc
     return NEUTRAL if alone else 1.0
 
 
-def _led(tokens: Sequence[Token], place: int, mine: set[str]) -> float:
+def _led(tokens: Sequence[Token], place: int, mine: set[str], asked: Asked) -> float:
     """How well it is the one asked for, by what stands before it: East Bremvik is not Bremvik."""
     while place and tokens[place - 1].word in mine and tokens[place].start - tokens[place - 1].end <= 1:
         place -= 1
     if not place or tokens[place].start - tokens[place - 1].end > 1 or not tokens[place - 1].text[0].isupper():
         return 1.0
     before = tokens[place - 1]
+    located = place > 1 and tokens[place - 2].word in _LOCATES and before.word != "the"
+    name, question = re.escape(tokens[place].word), fold(asked.text)
+    if located and re.search(rf"\b(?:in|at|near|of|around|the) (?:the )?{name}\b", question):
+        return 0.3  # "in Upper Zelbury", where what happened "in Zelbury" is asked
+    unknown = before.word not in STOP and not FAMILIES.get((before.stem,)) and before.word not in TITLES
+    if unknown and re.search(rf"\b(?:in|at|near) {name}\b", question):
+        return 0.3
     return 0.3 if before.word in CONTRASTS or before.stem in CONTRASTS or before.word in _PART_OF_NAME else 1.0
 
 
@@ -334,7 +384,10 @@ class _Said:
             return 0.0, set()  # the men's final, where the women's is asked
         if self._concepts is None:
             self._concepts = concepts_in(self.tokens)
-        places = {i for concept in term.concepts for i in self._concepts.get(concept, ())}
+        concepts = term.concepts | {"appoint"} if kind is Kind.STATE and "resign" in term.concepts else term.concepts
+        places = {i for concept in concepts for i in self._concepts.get(concept, ())}
+        if kind is Kind.STATE and "resign" in term.concepts:
+            places |= {i for i, token in enumerate(self.tokens) if token.stem in _STAYS}
         if places:
             return 0.8, places
         # "closed until Friday" says when it reopens

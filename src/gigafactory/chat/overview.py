@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gigafactory.chat.events import Statement, settle
+from gigafactory.chat.naming import names_in
 from gigafactory.chat.question_words import Kind
 from gigafactory.chat.reading import Reading, Sentence, chatty, previews, read
 from gigafactory.chat.retrieve import takes_up
-from gigafactory.chat.slots import Slot, names_in, told_in
+from gigafactory.chat.slots import Slot, told_in
 from gigafactory.feed.store import Query, Store
 
 LOOKED_AT = 600

@@ -13,13 +13,18 @@ from gigafactory.chat.hedges import STOP
 from gigafactory.chat.numbers import MEASURES
 from gigafactory.chat.question_words import (
     ACCORDING,
+    AND_WHEN,
     DAYS,
     ENDS,
     FLUFF,
+    HOW_COME,
     KINDS,
+    LEADS,
+    LIFTOFF,
     LIGHT,
     MANNER,
     MEASURED,
+    NEWER,
     NEWS,
     OTHER_LANGUAGES,
     OTHER_STOPS,
@@ -28,6 +33,7 @@ from gigafactory.chat.question_words import (
     QUESTION_WORDS,
     QUOTES,
     SAID,
+    SAID_BY,
     SLIGHT,
     SPOKE,
     STATE,
@@ -83,12 +89,13 @@ def read_question(
     question: str, now: float, zone: tzinfo = UTC, window: Window | None = None, past: bool = False
 ) -> Asked:
     """What `question` asks at the clock `now`; `window` overrides its time words; past: its days lie behind it."""
-    timed = time_asked(question, now, zone, past)
+    timed = time_asked(NEWER.sub("since", question), now, zone, past)
     rest = _asking(timed.rest)
     plain = fold(masked(rest)).replace("\0", " ").strip()
     quotes = quotes_in(question)
     kind = _kind(plain, quotes)
     speaker, rest, kind = _speaker(rest, kind)
+    rest = HOW_COME.sub("why", LIFTOFF.sub("liftoff", rest))
     found = tokens(masked(rest).replace("\0", " "))
     terms, phrases, runs, cased = _terms(found, masked(rest))
     told = timed.window.since is not None or not re.search(r"\b(?:what|which|how)\b", plain)
@@ -105,6 +112,7 @@ def read_question(
             measure = frozenset(("magnitude",))
         measured = {MEASURES[word][0] for token in found if (word := token.word) in MEASURES and token.stem in unit}
         measure = frozenset(measured) if measured else measure
+        unit = unit if measure.isdisjoint(("usd",)) else frozenset()
     return Asked(
         question, kind, terms, phrases, window if window is not None else timed.window, quotes, speaker,
         measure, unit, cased, runs, bool(timed.ahead) and window is None,
@@ -121,11 +129,18 @@ def _asking(question: str) -> str:
     masks = masked(question)
     cuts = [0, *(match.end() for match in ENDS.finditer(masks)), len(question)]
     parts = [question[a:b] for a, b in itertools.pairwise(cuts) if question[a:b].strip()]
-    kept = [part for part in parts if not MANNER.match(part)]
+    kept = [part for part in parts if not MANNER.match(part) and not _leads_in(part)]
     text = "".join(kept) or question
     while (match := PREAMBLE.match(text)) and text[match.end() :].strip(" ?.!"):
         text = text[match.end() :]
-    return text
+    lead, colon, rest = text.partition(":")
+    return rest if colon and rest.strip(" ?.!") and _leads_in(lead) else text
+
+
+def _leads_in(part: str) -> bool:
+    """Does it only say that a question comes, or how to answer it: "Hey, quick one:", "Someone asked me this:"?"""
+    found = [token.word for token in tokens(part) if token.kind in ("word", "number", "handle")]
+    return bool(found) and LEADS.issuperset(found)
 
 
 def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
@@ -145,7 +160,8 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
     if NEWS.search(plain) and not re.match(r"\W*(?:who|when|where|why|how (?:many|much|long))\b", plain):
         return Kind.NEWS
     if YES_NO.search(plain):
-        return Kind.STATE
+        and_when = AND_WHEN.search(plain)
+        return Kind(and_when[1]) if and_when else Kind.STATE
     for kind, rule in KINDS:
         if re.search(rule, plain):
             return kind
@@ -156,6 +172,11 @@ def _kind(plain: str, quotes: tuple[str, ...]) -> Kind:
 
 def _speaker(rest: str, kind: Kind) -> tuple[str, str, Kind]:
     """("what did @x say about y" -> x, the question without it, what is asked about y)."""
+    match = SAID_BY.search(rest)
+    if match is not None:
+        group = "who" if match["who"] else "whom"
+        left = (rest[: match.start(group)] + " " + rest[match.end(group) :]).strip()
+        return match[group].removeprefix("@").rstrip("."), left, Kind.NEWS
     match = SAID.search(rest) or ACCORDING.search(rest)
     if match is None or kind is Kind.AUTHOR:
         return "", rest, kind
@@ -224,7 +245,9 @@ def _phrase_concepts(found: tuple[Token, ...]) -> dict[int, frozenset[str]]:
         for first in range(len(found) - length + 1):
             span = found[first : first + length]
             concepts = FAMILIES.get(tuple(stems[first : first + length]))
-            if not concepts or any(token.start in said or token.text[0].isupper() for token in span[1:]):
+            if not concepts or any(token.start in said for token in span):
+                continue
+            if any(token.text[0].isupper() for token in span[1:]):
                 continue
             content = [token for token in span if token.word not in STOP and token.word not in FLUFF] or [span[-1]]
             said.update(dict.fromkeys((token.start for token in content), concepts))

@@ -28,7 +28,8 @@ class Kind(StrEnum):
 KINDS: tuple[tuple[Kind, str], ...] = (
     (Kind.AUTHOR,
         r"\b(?:who|which (?:account|user|author|handle)|what (?:account|user|handle)|by whom|"
-        r"whose)\b.*\b(?:tweet\w*|posted|wrote|written|author of th\w+ (?:post|tweet|quote)|account)\b"),
+        r"whose)\b.*\b(?:tweet\w*|posted|(?:wrote|written)(?=.*\b(?:post|tweet|quote|words|message|that)\b)|"
+        r"author of th\w+ (?:post|tweet|quote)|account)\b"),
     (Kind.AUTHOR, r"\bsource of (?:the|this) (?:quote|post|statement)|\bwho (?:first )?(?:broke|reported)\b"),
     (Kind.NEWS,
         r"\bwhat(?:'s| is| has| have| had)?(?: \w+){0,2} (?:chang\w*|new|happen\w*|going on|latest|occur\w*|up "
@@ -41,17 +42,26 @@ KINDS: tuple[tuple[Kind, str], ...] = (
         r"for|punished for)\b|^(?:\W*(?:and|so|but)\W+)?(?:why|how come)\b|\bwhat (?:caused|led to|is behind|was "
         r"behind|triggered|prompted)\b|\bwhat(?:'s| is| was| were| are) (?:the |being )?(?:(?:given|official|"
         r"stated|main|root) )*(?:cause|reason|blame)|\bfor what reason|\b(?:cause|reason) (?:of|for|behind|"
-        r"given)\b|\bbecause of what\b|\bwhat made\b|\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|"
+        r"given)\b|\b(?:because of|due to|over|owing to) what (?:is|was|are|were|has|have|did|does|do)\b|^\W*of "
+        r"what (?:is|was|are|were|has|have|did|does|do)\b|\bwhat\b.*\b(?:due to|down to|guilty of)\W*$|\bwhat(?:'s|"
+        r" is| was) "
+        r"(?:wrong|the matter|the (?:problem|trouble|defect|fault)|amiss|faulty)\b|^\W*what (?:blocks|blocked|closes|"
+        r"closed|broke|stopped|delays|delayed|forced|knocked out|took down|brought down|cut off)\b|\bwhat made\b|"
+        r"\bhow (?:did|does|do|could|come) .*\b(?:start|begin|happen|"
         r"break out|come about|occur|catch fire)\b"),
     (Kind.SCORE,
         r"\bhow many (?:\w+ )?voted\b|^(?:how|what|which|tell).*\b(?:outcome|result|end|ended|finish|"
         r"finished|final|go|turn out|turned out|"
         r"fare|get on|score|scoreline|tally)\b.*\b(?:v|vs|versus|against|between)\b|\b(?:v|vs|versus|against|"
-        r"between)\b.*\b(?:outcome|result|end|ended|finish|finished|turn out|final score|scoreline)\b|\bhow many "
+        r"between)\b.*\b(?:outcome|result|end|ended|finish|finished|turn out|final score|scoreline)\b|\bhow (?:was|did|"
+        r"is) the (?:ballot|division|poll)\b|\b(?:v|vs|versus|against)\b.*\b(?:and|by) (?:how (?:high|much|many)|what "
+        r"(?:score|margin))\b|\bwith what majority\b|\bhow (?:big|large|narrow) (?:was|is) the majority\b|"
+        r"\bcount (?:of|in|on|for) the\b.*\b(?:council|assembly|senate|parliament|board|committee|chamber|house|"
+        r"congress)\b|\bhow many "
         r"(?:votes|members|councillors|delegates|lawmakers|mps)\b.*\b(?:for|favou?r|against|back|yes)\b|"
         r"\b(?:split|margin|tally|breakdown|count) (?:of|in|on|for) the\b.*\bvote\b|\bvote\b.*\b(?:split|margin|"
         r"tally|breakdown|count)\b|\bhow did .*\bvote\b|\bby how many (?:votes|goals|points|runs|seats)\b|"
-        r"\bscores?\b(?! ?d)|\b(?:full|half)[ -]time\b|\bscoreline\b|\b(?:final|half ?time|full ?time|"
+        r"\bscores?\b|\b(?:full|half)[ -]time\b|\bscoreline\b|\b(?:final|half ?time|full ?time|"
         r"match) result\b|\bresult of (?:the "
         r")?(?:match|game|final|derby)|\bresult (?:of|in|for|between) .*\b(?:v|vs|versus|against|and)\b|\bhow did "
         r".*\b(?:finish|end|do against|go against)\b|\bby what margin\b|\bvote (?:count|tally|split)\b|\bwhat was "
@@ -63,7 +73,8 @@ KINDS: tuple[tuple[Kind, str], ...] = (
         r"\bwhat(?:'s| is| was) the (?:\w+ ){0,3}(?:t-0|t-zero|window|slot|schedule|timetable|"
         r"departure|eta|deadline|day)\b|"
         r"\bwhat (?:\w+ ){0,2}(?:t-0|launch window|slot)\b|"
-        r"\bwhen\b|\b(?:what|which|at what|on what|on which|by what) (?:exact |new |scheduled |planned |local |"
+        r"\bwhen\b|^\W*(?:the )?(?:[\w-]+ )?(?:time|date|day|deadline) (?:of|for)\b|\b(?:what|which|at what|on what|"
+        r"on which|by what) (?:exact |new |scheduled |planned |local |"
         r"start(?:ing)? |opening |launch )?(?:time|day|date|hour|month|year|weekday)\b|\bhow soon\b|\bwhat(?:'s| "
         r"is| was) the (?:\w+ ){0,2}(?:date|time|deadline|eta)\b|\bsince when\b|\buntil when\b"),
     (Kind.WHERE,
@@ -71,15 +82,18 @@ KINDS: tuple[tuple[Kind, str], ...] = (
         r"town|country|state|station|stadium|hall|spot|building|airport|port|hospital|neighbou?rhood|district|"
         r"village|street|road)\b|\bwhat(?:'s| is| was) the (?:\w+ ){0,2}(?:venue|location|site|address)\b"),
     (Kind.NUMBER,
-        r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|count|total|percent|percentage|"
+        r"\b(?:what|which)(?:'s| is| was| are| were)? (?:\w+ ){0,3}?(?:number|money|count|total|percent|percentage|"
         r"share|proportion|rate|price|cost|fee|fare|amount|magnitude|turnout|attendance|temperature|speed|height|"
         r"weight|length|distance|depth|level|size|age|toll|death toll|figure|value|budget|margin|salary|capacity|"
         r"population|revenue|profit|fine|estimate|duration|sum)\b"),
     (Kind.NUMBER,
-        r"\bwhat (?:did|does|do|was|must|will|would|should)\b.*\b(?:register|measure|pay|cost|owe|charge|fetch|"
+        r"\bwhat (?:did|does|do|is|are|has|have|was|were|must|will|would|should)\b.*\b(?:register|measure|pay|cost|"
+        r"owe|charge|fetch|"
         r"raise|sell for|sold for|go for|get back|receive back|weigh)\b|\b(?:what|which) (?:\w+ )?(?:penalty|fine|"
         r"damages|compensation|bail|refund|sum|amount|magnitude|attendance|crowd|turnout|reading)\b|\bat what "
-        r"(?:price|cost|speed|height|rate|temperature)\b|\bfor how (?:much|many|long)\b"),
+        r"(?:price|cost|speed|height|rate|temperature)\b|\bfor (?:how (?:much|many|long)|what (?:sum|price|amount))\b|"
+        r"^\W*(?:the )?(?:\w+ )?(?:attendance|magnitude|turnout|price|cost|toll|number|count|speed|height|depth|size) "
+        r"(?:of|at|for|in)\b"),
     (Kind.WHO,
         r"\b(?:who|whom|whose|who's)\b|^\W*(?:name|identify)\b|\b(?:successor|replacement|stand-?in|"
         r"caretaker)\b|\b(?:which|what) (?:\w+ ){0,2}(?:person|chair|officer|head|secretary|treasurer|"
@@ -108,7 +122,10 @@ NEWS = re.compile(
     r"do(?:es)? .*\bstand\b|"
     r"\bhow (?:have|has|did|are|is) .*\b(?:develop\w*|mov(?:e|ed|ing) on|progress\w*|evolv\w*|"
     r"unfold\w*|com(?:e|ing) along|going)\b|"
-    r"\bany(?:thing)? (?:new|else|further|more|changes?|chang\w+|happen\w*|developments?|progress|"
+    r"\bwhat (?:do|are|did|were) (?:people|they|users|witnesses|posts|locals|residents|fans|you) (?:\w+ )?(?:report|"
+    r"say|saying|"
+    r"post|posting|reporting|writing|write|hear|know)\w*\b|\bany(?:thing)? (?:new|else|further|more|changes?|"
+    r"chang\w+|happen\w*|developments?|progress|"
     r"word|fresh|different|to report|move\w*)\b|"
     r"\bsomething (?:new|chang\w+|happen\w*)\b|\banything\b|\b(?:there|been) (?:any|a) (?:\w+ "
     r")?(?:changes?|news|updates?|developments?|progress)\b|"
@@ -145,6 +162,27 @@ OTHER_LANGUAGES: tuple[tuple[Kind, str], ...] = (
         r"どうなった|发生了什么|發生了什麼|怎么了|"
         r"怎麼了|무슨 일"),
 )  # fmt: skip
+NEWER = re.compile(r"\b(?:newer|later|more recent|fresher) than\b", re.IGNORECASE)
+HOW_COME = re.compile(r"\bhow come\b", re.IGNORECASE)
+LIFTOFF = re.compile(r"\bT\s?-\s?(?:0|zero)\b", re.IGNORECASE)
+# "is it still closed, and until when?"
+AND_WHEN = re.compile(r"\b(?:and|,) (?:(?:until|till|since|from|by|for) )?(when|where|why|who)\b")
+# what leads into a question or says how to answer it, all of a clause
+LEADS_WORDS = """
+hey hi hello ok okay so well and but also please pls thanks someone somebody people one quick another simple short
+serious real little question questions asked ask asks asking me us you this that here is it's here's goes wondering
+curious need want would like just only the a an fact facts answer answers guess guesses guessing no not opinions
+opinion help checking check follow up followup i i'm my for from friend quickly small last first next thing now tell
+mean meant was is on what of at about again
+"""
+LEADS = frozenset(LEADS_WORDS.split())
+SAID_BY = re.compile(
+    r"\b(?:what (?:was|is|were|has been) (?:said|written|posted|announced|reported|claimed|told|tweeted) by|"
+    r"(?:word|words|news|anything|something|comments?|statements?|posts?|updates?) (?:from|by|of)) (?P<who>@\w[\w.-]*)"
+    r"|\bwhat (?P<whom>@\w[\w.-]*?) (?:(?:has|had|have) )?(?:said|says|wrote|written|posted|posts|announced|reported|"
+    r"claimed|tweeted)\b",
+    re.IGNORECASE,
+)
 SAID = re.compile(
     r"\bwhat (?:else )?(?:did|does|do|has|have|is|was|were) (?P<who>@?\w[\w.'’ -]*?) "
     r"(?:say|said|saying|write|written|post|posted|posting|tweet|tweeted|announce|announced|claim|claimed|report|"
@@ -187,12 +225,17 @@ MEASURED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         r"\bhow (?:strong|powerful|big|severe|violent|intense) (?:was|is)\b|\bmagnitude\b|\bregister\b|\bon the "
         r"(?:richter )?scale\b", ("magnitude",)),
+    (
+        r"\b(?:how much|what) (?:did|does|do|will|would|must|has|have|is|was|are|were)\b.*\b(?:get|gets|receive\w*|"
+        r"reimburs\w*|refund\w*|charge\w*|spend|spent|bid|offer\w*|earn\w*|owe\w*|purchas\w*|bought|sold|buy|buys|"
+        r"sell|sells|acquire\w*|fined|invest\w*|donate\w*|cost|costs)\b|\b(?:for|at) (?:how much|what (?:sum|price|"
+        r"amount))\b|\bwhat sum\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\battendance\b|\bcrowd\b", ("count",)),
     (r"\bhow old\b|\bage of\b", ("count", "month", "day")),
     (
         r"\bhow (?:much (?:money|does .* cost|did .* cost|do .* cost|is a ticket|are tickets))|\b(?:price|cost|"
         r"costs|fee|fare|budget|salary|revenue|profit|fine|penalty|damages|refund|pay|paid|get back|sold for|"
-        r"worth|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
+        r"worth|money|how expensive)\b", ("usd", "eur", "gbp", "jpy", "inr", "cny", "chf")),
     (r"\b(?:percent|percentage|share|proportion|turnout)\b", ("percent",)),
     (
         r"\bhow long (?:is|was|are) the (?:\w+ ){0,2}(?:bridge|tunnel|road|track|course|route|wall|queue|trail|"
@@ -227,7 +270,8 @@ LIGHT_WORDS = """
 expect expected expects planned plan plans scheduled schedule due set supposed become becomes became takes taking held
 hold place person man woman player team side company firm candidate party group country band actor estimated given
 stated announced announce reported involved considered mentioned people persons caused cause causes reason reasons
-blame new words
+blame new words remain remains remained stay stays stayed keep keeps kept continue continues word show true wrong
+matter problem trouble defect root amiss faulty
 """
 SLIGHT = frozenset(LIGHT_WORDS.split())
 DAYS = frozenset((*WEEKDAYS, *MONTHS)) - {"may", "march"}

@@ -43,6 +43,12 @@ _INJECTION = re.compile(
     r"|the )*(?:chat ?bots?|bots|ais?|ai (?:models?|systems?|agents?|assistants?)|"
     r"assistants?|llms?|language models?|grok|crawlers?|summari[sz]ers?|machines?)\b|\b(?:cite|quote|prefer|rank|"
     r"trust) (?:only )?this (?:post|account|source|message)\b"
+    r"|\b(?:disregard|ignore|forget) (?:what you|all (?:of )?(?:that|this|the other)|every other|the other|the others|"
+    r"others)\b|\b(?:answer|reply|respond) with (?:this|only|just|nothing)\b|\bwhatever (?:the (?:question|query)|"
+    r"(?:is|was|you are|you're|they|users?|people) ask\w*)\b|\b(?:do not|don't|never) (?:trust|believe|cite|"
+    r"use) (?:the |"
+    r"any |all )?(?:others?|other (?:posts?|sources?|accounts?))\b|^\W*(?:robots?|bots|machines|ais?|assistants?|"
+    r"chatbots?|crawlers?|language models?|llms?)\s*[!:,]"
     r"|<\s*/?\s*(?:system|instructions?|assistant|tool|im_start|im_end)|\[/?inst\]|<\|"
 )
 _ASKING = re.compile(
@@ -70,7 +76,9 @@ _RUMOUR = re.compile(
     r"people (?:are )?say(?:ing)?|they say|sources? (?:say|tell|claim|close to)|(?:my|our|a|an|one|anonymous) "
     r"(?:\w+ )?sources?|insiders?|tipsters?|speculat\w+|"
     r"overheard|going (?:a)?round|doing the rounds|making the rounds|circulating|floating around|"
-    r"swirling|there'?s talk|talk of|can'?t vouch|no proof|trust me|i gather|hold me to|not gospel|if "
+    r"swirling|there(?:'s| is| was) talk|talk of|nothing is (?:certain|sure|confirmed|official)|(?:nobody|no one|"
+    r"no-one|"
+    r"none) (?:\w+ ){0,2}confirm\w*|can'?t vouch|no proof|trust me|i gather|hold me to|not gospel|if "
     r"you believe|needs? confirming|word on|whisper(?:ed|ing)?|a bloke|someone on the|"
     r"so they say|(?:my|the|our) (?:feed|group chat|timeline|barber|hairdresser|uncle|aunt|mate|"
     r"neighbou?rhood app) (?:says?|is saying|has it)|talk is|the talk|(?:the )?buzz is|tipped (?:to|"
@@ -94,6 +102,10 @@ _DENIED = re.compile(
     r"hoax|fake|"
     r"end (?:to )?(?:the )?|quash\w*|baseless|unfounded|never happened|confirm(?:s|ed)?(?! \?))\b"
 )
+_UNCONFIRMED = re.compile(
+    r"\b(?:not|nobody|no one|no-one|none|never|yet|cannot|can't|couldn't|hasn't|haven't|isn't|nothing|without|awaiting|"
+    r"until|if)\W+(?:\w+\W+){0,3}?(?:confirm\w*|official\w*)"
+)
 _WEAK_WORDS = """
 may might could possibly perhaps maybe likely probably potentially unlikely seems seem appears appear unclear suggests
 """
@@ -107,8 +119,19 @@ _PAST = re.compile(
     r"fire|strike|closure|deal|bid|takeover|mission|attempt|election|ceremony|winner|fine|storm|crash|festival|"
     r"incident|occasion)\b|last (?:month|week)['’]s|last met|(?:their|the) (?:last|previous) (?:meeting|encounter|"
     r"clash|visit|one)|reverse fixture|earlier this (?:season|year)|(?:months|a month) ago|long ago|once upon|"
-    r"back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|historically|"
-    r"history|not the first (?:time|recall|one)|once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|"
+    r"(?:an|a|the|its|their|our|his|her) (?:older|earlier|previous|prior) (?!(?:\w+ )?(?:posts?|reports?|tweets?|"
+    r"figures?|"
+    r"numbers?|statements?|counts?|versions?|messages?|updates?|estimates?|tall(?:y|ies)|claims?|ones?|day|week|today|"
+    r"director|chief|head|owner|record|manager|mayor|president|minister|holder|chair\w*|coach|boss|leader|captain|than|"
+    r"values?|sums?|times?|dates?|announcements?)\b)\w+|of old|in (?:my|our|his|her|their) (?:day|time|youth)|"
+    r"when (?:i|we|he|she|my \w+|our \w+) (?:was|were) (?:\w+ )?(?:young|younger|little|small|kids?|a (?:kid|child|boy|"
+    r"girl|student|teenager))|(?<=\w )once (?:lasted|ended|paid|cost|struck|measured|hit|drew|registered|"
+    r"\w+ed (?:until|"
+    r"at|with|by|in)\b)|back then|at the time|in those days|previous (?:year|season|decade)|in the past|used to|"
+    r"historically|"
+    r"i (?:remember|recall)|as i recall|my first (?:\w+ ){1,3}was|an old (?:\w+ ){1,4}(?:was|were|had|cost)|history|"
+    r"not the first (?:time|recall|one)|"
+    r"once (?:\w+ )?(?:refused|turned|failed|offered|sold|bought|had|"
     r"was|were|won|played|held|paid|said|rejected)|(?:the )?time before|before that|same story|since 1[89]\d\d)\b"
 )
 _CORRECTION = re.compile(
@@ -122,14 +145,17 @@ _CORRECTION = re.compile(
     r"retract\w*|to clarify|clarification|clarify|scratch that|to set the record straight|set the record straight|"
     r"apolog\w+|sorry,? (?:it|we|that|i|the)|disregard (?:our|my|the) (?:earlier|previous|last)|"
     r"we (?:previously|earlier|wrongly|mistakenly|initially) (?:said|reported|posted|wrote|stated)|fixed:|fix:|"
-    r"amended|amending|revised|debunk\w*|contrary to)\b"
+    r"(?:please )?(?:ignore|disregard) [^.:!?]{1,40}: |amended|amending|revised|debunk\w*|contrary to)\b"
 )
 _REPOST = re.compile(r"^\s*(?:rt|repost|via|mt|ht)\s*:?\s*@(?P<who>\w+(?:[.\-]\w+)*)\s*:?\s*", re.IGNORECASE)
 _BOT = re.compile(r"(?:^|[^a-z])bot(?![a-z])|bot(?:\d*|_\w*)$|^bot|_bot|autopost|newsbot")
 _ENGLISH = frozenset(("the", "is", "was", "are", "at", "and", "has", "of", "to", "were", "will", "for"))
 _OTHER_LANGUAGES_WORDS = """
 el los las del por para con se ha fue le les des du et est sont sur pour par avec der die das den dem ein eine und ist
-sind von mit auf fur bei nach wegen bis im il gli della nel che una um uma dos na no em het een van voor naar och av
+sind von mit auf fur bei nach wegen bis im il gli della nel che non una um uma dos na no em het een van voor naar
+och av menschen personen personas personnes persone pessoas utenti usuarios nutzer heridos
+feuer gerettet streik beschaftigte huelga greve sciopero contrata guida dirige leitet startet gewinnt gana remporte
+gesperrt cerrado ferme chiuso terremoto erdbeben sismo seisme incendio incendie funziona
 """
 _OTHER_LANGUAGES = frozenset(_OTHER_LANGUAGES_WORDS.split())
 
@@ -174,7 +200,7 @@ class Sentence:
         """Words that make it and what stands around it hearsay; "" where there are none, or where it denies them."""
         plain = fold(self.own)
         rumour = _RUMOUR.search(plain)
-        if rumour and not _DENIED.search(plain):
+        if rumour and not _denied(plain):
             return f"it says “{rumour.group()}”"
         return "it asks for confirmation" if _ASKING.search(plain) else ""
 
@@ -191,9 +217,39 @@ class Sentence:
         if _OPINION.search(plain):
             return "it is an opinion"
         for mark in marks(self.tokens if self.own == self.text else tokens(self.own)):
-            if (mark.kind == RUMOUR and not _DENIED.search(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
+            if (mark.kind == RUMOUR and not _denied(plain)) or (mark.kind == MODAL and mark.word in _WEAK):
                 return f"it says “{mark.word}”"
         return ""
+
+
+def _dated_event(sentence: Sentence, of: int) -> bool:
+    """ "the fire of 1984", not "a crowd of 1984"."""
+    return (
+        of > 0
+        and any(token.word == "the" for token in sentence.tokens[max(0, of - 5) : of])
+        and sentence.tokens[of - 1].word
+        not in ("crowd", "total", "number", "attendance", "capacity", "maximum", "audience")
+    )
+
+
+def _was(sentence: Sentence, moment: Moment) -> bool:
+    """Does the sentence tell what was in that month, another one than it was written in?"""
+    name = f"{datetime.fromtimestamp(sentence.written_at, UTC):%B}".lower()
+    past = any(
+        token.word in ("was", "were", "had", "won", "lost", "beat", "took", "came", "went", "drew")
+        or (token.word.endswith("ed") and len(token.word) > 4)
+        for token in sentence.tokens
+    )
+    month = sentence.tokens[moment.last].word
+    return past and not name.startswith(month[:3]) and sentence.words.isdisjoint(("will", "until", "planned", "set"))
+
+
+_THE_FIRST = re.compile(r"\b[Tt]he (?:very )?first [A-Z]\w+(?: [A-Z]\w*)* (?:went|was|were|had|drew|ended|saw|took)\b")
+
+
+def _denied(plain: str) -> bool:
+    """Does it deny what is rumoured, or confirm it? "Not confirmed" does neither."""
+    return bool(_DENIED.search(_UNCONFIRMED.sub(" ", plain)))
 
 
 @dataclass(frozen=True)
@@ -265,8 +321,18 @@ class Reading:
                 dated = moment.grain in ("year", "month", "day", "decade") and moment.year is not None
                 before = sentence.tokens[moment.first - 1].word if moment.first else ""
                 told = moment.grain != "year" or before not in ("from", "to", "about", "around", "of", "circa", "than")
+                told = told or (before == "of" and _dated_event(sentence, moment.first - 1))
+                if (
+                    moment.grain == "month"
+                    and moment.year is None
+                    and before in ("in", "last")
+                    and _was(sentence, moment)
+                ):
+                    return "it tells of another time"
                 if dated and told and (moment.year or 0) < near:
                     return "it tells of another time"
+        if _THE_FIRST.search(self.body):
+            return "it tells of another time"
         own = fold(" ".join(sentence.own for sentence in self.sentences))
         return "it tells of another time" if _PAST.search(own) else ""
 
@@ -280,7 +346,7 @@ class Reading:
         return ""
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=1024)
 def read(post: Post) -> Reading:
     """Reading of one revision of a post; kept, since neighbouring questions meet the same posts."""
     match = _REPOST.match(post.text)
@@ -309,7 +375,10 @@ def chatty(sentence: Sentence) -> bool:
 _PREVIEW = re.compile(
     r"\b(?:soon|in an hour|later (?:today|tonight)|coming up|preview|kick-?off (?:at|in|soon)|ahead of|next week|"
     r"stay tuned|"
-    r"watch (?:it )?live|starting now|about to|maintenance window|press conference|open day|tickets? on sale)\b"
+    r"(?:tonight|today|tomorrow) is (?:the )?(?!when|not)|(?:decides?|votes?|meets?|speaks?|plays?|starts?|gives an "
+    r"interview|returns?|opens?) (?:\w+ ){0,6}(?:tonight|tomorrow|this (?:morning|afternoon|evening))|back in court|"
+    r"nominees|(?:arrives?|gathers?|queues?|queuing|warms? up|lines? up) for|rehears\w*|watch (?:it )?live|"
+    r"starting now|about to|maintenance window|press conference|open day|tickets? on sale)\b"
 )
 
 
@@ -325,7 +394,8 @@ _BACK = re.compile(
     r"gave|reported?|tweet\w*|stated?|statement|figures?|numbers?|version|wrote|had|told|message|claim\w*|named|"
     r"count|update)"
     r"|(?:said|posted|reported|stated|wrote|gave|named|claimed) (?:earlier|before|previously|initially|originally|"
-    r"at first)|disregard|retract\w*|no longer (?:true|valid|correct|right|current|stands?))\b"
+    r"at first)|disregard|retract\w*|by mistake|(?:it|which|that|this) (?:does|did|do) not say|no longer (?:true|"
+    r"valid|correct|right|current|stands?))\b"
 )
 
 

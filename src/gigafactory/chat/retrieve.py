@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from gigafactory.chat.concepts import said_by
 from gigafactory.chat.question import Asked
 from gigafactory.chat.question_words import LIGHT
 from gigafactory.chat.reading import Reading, read
+from gigafactory.chat.tokens import fold
 from gigafactory.feed.post import Post
 from gigafactory.feed.store import Query, Store
 from gigafactory.feed.words import words
@@ -145,7 +147,7 @@ class _Search:
             until = page[-1].created_at
 
 
-def _settled(asked: Asked, posts: Iterable[Post]) -> Asked:
+def _settled(asked: Asked, posts: Collection[Post]) -> Asked:
     """Where the question's case says nothing: a word that the posts write with a capital is a name."""
     if asked.cased:
         return asked
@@ -161,6 +163,17 @@ def _settled(asked: Asked, posts: Iterable[Post]) -> Asked:
         else term
         for term in asked.terms
     )
+    # "the reddean diet", where posts know of no Reddean: beside a name, what nobody writes is part of it
+    unseen = {
+        i
+        for run in asked.runs
+        for a, b in itertools.pairwise(run)
+        for i, other in ((a, b), (b, a))
+        if terms[other].name and not terms[i].name and not terms[i].concepts and terms[i].word.isalpha()
+        and len(terms[i].word) > 4 and not upper[terms[i].word] and not lower[terms[i].word]
+        and not any(terms[i].word in fold(post.text) for post in posts)
+    }  # fmt: skip
+    terms = tuple(replace(term, name=True, weight=2.0) if i in unseen else term for i, term in enumerate(terms))
     phrases: list[tuple[int, ...]] = []
     for side_by_side in asked.runs:
         run: tuple[int, ...] = ()

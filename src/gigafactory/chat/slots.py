@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gigafactory.chat.concepts import FAMILIES, OPPOSITES, concepts_in, concepts_of
+from gigafactory.chat.concepts import OPPOSITES, concepts_in, concepts_of
 from gigafactory.chat.dates import Moment
 from gigafactory.chat.hedges import NEGATORS, STOP
+from gigafactory.chat.naming import BEFORE_ASKED, LINKS, STARTS, capital, common, names_in, predecessors_in
 from gigafactory.chat.numbers import Quantity
 from gigafactory.chat.question import Asked
 from gigafactory.chat.question_words import LIGHT, Kind
@@ -21,26 +22,6 @@ compared."""
 
 NEAR = 7  # tokens between a quantity and the word that says what it counts
 _MONEY = frozenset(["usd", "eur", "gbp", "jpy", "inr", "cny", "chf"])
-_STARTS_WORDS = """
-several many most few some two three four five six seven eight nine ten eleven twelve dozens hundreds thousands
-millions half nearly almost around roughly each every another other others anybody somebody none no-one one once
-again also even just maybe perhaps sadly luckily thankfully currently earlier later soon sometimes often only yet
-police firefighters doctors teachers students drivers nurses scientists experts witnesses investigators
-traffic trains buses flights ferries power water fire rain snow weather schools shops roads bridges tickets
-edit edited apologies sorry thanks breaking update updated new news just official confirmed correction corrected alert
-latest live statement today yesterday tomorrow tonight now urgent psa fyi report reports reporting reported developing
-watch photo video thread exclusive congratulations congrats welcome thank thanks great good well wow big huge yes no
-not ok okay final full half ft ht result results local officials police residents people workers passengers crews fans
-voters customers meanwhile finally sadly rt via source sources statement reminder recap please total according
-following despite after before during while when since with without only about over under more less all some both
-first second third next last everyone nobody someone utc gmt est cet pst jst ist aest cest edt pdt am pm mon tue wed
-thu fri sat sun monday tuesday wednesday thursday friday saturday sunday january february march april may june july
-august september october november december jan feb mar apr jun jul aug sep sept oct nov dec mr mrs ms dr sir team club
-city council government mayor president chair chief director minister ceo coach captain manager there here it its this
-that these those he she they we you i our his her their my the a an and but so in on at by for from to of as is was
-are were be has have had will would
-"""
-_STARTS = frozenset(_STARTS_WORDS.split())
 _PLACE_KINDS = frozenset(("lane", "gate", "building", "region", "school", "hospital", "site", "court", "location"))
 _ENDS = frozenset(("until", "till", "til", "since", "through", "bis", "hasta", "by"))
 _SCORE = re.compile(r"(?<![\d:.$€£-])(\d{1,3})(?:\s?[:–-]\s?| to )(\d{1,3})(?![\d:.%-])")
@@ -55,6 +36,7 @@ _SPEECH = re.compile(
     r"\w:|[-–—]"
 )
 _SHIFTED = frozenset(("up", "down", "revised", "corrected", "changed", "cut", "raised", "lowered", "amended"))
+_TOLD = frozenset(("post", "number", "figure", "version", "report", "tweet", "message", "statement", "update"))
 _OLD = frozenset(("previous", "initial", "original", "old", "former", "outdated"))
 _GENERIC = frozenset(("unit", "person", "worker", "customer", "mountaineer"))
 _COINS_WORDS = """
@@ -71,14 +53,15 @@ alive down aboard ashore homeless free gone driven thrown struck hit shot stuck 
 _DONE = frozenset(_DONE_WORDS.split())
 _COINS = frozenset(_COINS_WORDS.split())
 _WINS = frozenset(("win", "beat", "lose", "defeat", "triumph", "prevail", "victor", "champion", "advance"))
-_LINKS_WORDS = """
-of the de la van von der den bin al el du di da and & -
-"""
-_LINKS = frozenset(_LINKS_WORDS.split())
 _PLACES_WORDS = """
+departs departed departing
 in at near outside inside off around beside behind opposite along between from to into onto on under above across by
 within aboard via
 """
+_STRONG = frozenset(
+    ("in", "at", "near", "outside", "inside", "off", "aboard", "beside", "opposite", "to", "on", "departs", "departed")
+)
+_NOWHERE = frozenset((word,) for word in ("site", "scene", "air", "line", "board", "hold", "duty", "sale", "track"))
 _PLACES = frozenset(_PLACES_WORDS.split())
 _REASONS = re.compile(
     r"\b(?:because|due to|(?:after|following|amid) (?!this|that|it\b|all\b|these|years|what|which|\d|work|today|"
@@ -92,9 +75,11 @@ _REASON_WORDS_OTHER = re.compile(
 )
 _OVER = re.compile(r"\b[Oo]ver (?!the\b|from\b|[A-Z\d]|time\b|night|weekend|here\b|there\b|to\b|half\b|one\b)")
 _MAGNITUDE = re.compile(r"\bM[wL]?\s?(\d+(?:\.\d+)?)\b")
+_FLAW_ASKED = re.compile(r"\b(?:wrong with|notice|recall\w*|unsafe|faulty|not use|stop using|defects?|problem with)\b")
+_FLAW = re.compile(r":\s+an? \w+|\bwith an? \w+")
 _IS_A = re.compile(r"\b(?:was|is|were|turn(?:s|ed) out to be) (?:an?|down to|the fault)\b")
 _SOON = re.compile(
-    r"\b(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
+    r"\b(?<!more )(?:in|within) (?:\d+|an?|one|two|three|four|five|six|half an) (?:seconds?|minutes?|mins?|hours?|hrs?|"
     r"days?|weeks?|months?)\b|\b(?:\d+|an|one|two|three|half an) (?:minutes?|hours?|days?) ago\b|\b(?:just now|"
     r"moments ago)\b"
 )
@@ -127,7 +112,8 @@ def slot(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
         plain = fold(sentence.text)
         if _REASON_WORDS_OTHER.search(plain) or (covered and (_REASONS.search(plain) or _OVER.search(sentence.text))):
             return Slot(_content(sentence, asked), 1.0)
-        if covered and (_IS_A.search(plain) or _made_so(sentence, asked, covered)):
+        flawed = _FLAW_ASKED.search(fold(asked.text)) and _FLAW.search(plain)
+        if covered and (flawed or _IS_A.search(plain) or _made_so(sentence, asked, covered)):
             return Slot(_content(sentence, asked), 0.6)
         return None
     return Slot(state(sentence), 1.0)
@@ -137,9 +123,24 @@ def _made_so(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> bool:
     """ "A cracked bearing has closed the bridge": what is asked about is the object of what happened."""
     names = [i for i, token in enumerate(sentence.tokens) if token.word in {term.word for term in asked.names}]
     return any(
-        sentence.tokens[i - 1].word in ("has", "have", "had") and any(0 < name - i <= 3 for name in names)
+        (
+            (sentence.tokens[i - 1].word in ("has", "have", "had") and sentence.tokens[i].word not in STOP)
+            or _acts(sentence.tokens, i)
+        )
+        and any(0 < name - i <= 3 for name in names)
         for i in covered
         if i > 1
+    )
+
+
+def _acts(words: Sequence[Token], i: int) -> bool:
+    """ "A police operation blocks ...": a verb behind a noun of small letters."""
+    before = words[i - 1]
+    return (
+        words[i].word.endswith(("s", "ed"))
+        and before.kind == "word"
+        and before.text.islower()
+        and (before.word not in STOP)
     )
 
 
@@ -156,7 +157,7 @@ def told_in(sentence: Sentence, mine: frozenset[str]) -> Value:
         told += [f"pair {int(score[1])} {int(score[2])}"] if score and not times else []
     told += [f"date {part}" for moment in sentence.moments for part in _moment_value(moment)]
     for first, last in names_in(sentence):
-        name = [words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS]
+        name = [words[i].word for i in range(first, last + 1) if words[i].word not in LINKS]
         if any(word not in mine for word in name) and first not in sentence.taken and words[first - 1].text != "#":
             told.append("name " + " ".join(name))
     return tuple(sorted(set(told)))
@@ -188,6 +189,21 @@ def _opposed(line: str, column: str, line_b: str, column_b: str) -> bool:
     return not any(negated) or (not all(negated) and column.removeprefix("not ") == column_b.removeprefix("not "))
 
 
+def values_of(sentence: Sentence, asked: Asked) -> list[Value]:
+    """All of the kind that is asked for in the sentence, in the question's place or not."""
+    if asked.kind is Kind.WHO:
+        mine = {term.word for term in asked.terms}
+        names = [[sentence.tokens[i].word for i in range(first, last + 1)] for first, last in names_in(sentence)]
+        return [tuple(sorted(name)) for name in names if not mine & set(name)]
+    if asked.kind is Kind.WHEN:
+        return [_moment_value(moment) for moment in sentence.moments]
+    if asked.kind is Kind.SCORE:
+        return [tuple(f"{x:.10g}" for x in q.values) for q in sentence.quantities if q.kind == "pair"]
+    if asked.kind is Kind.NUMBER:
+        return [(q.kind, *(f"{x:.10g}" for x in q.values)) for q in sentence.quantities]
+    return []
+
+
 def _content(sentence: Sentence, asked: Asked) -> Value:
     mine = {term.stem for term in asked.terms}
     kept = {
@@ -213,7 +229,7 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
             )
         if word == "from" and back <= 1 and len(before) > back + 1 and before[-back - 2] in _SHIFTED:
             return True
-        if word in _OLD and back <= 2:
+        if (word in _OLD or word in ("ignore", "disregard")) and back <= 2:
             return True
         if word == "from" and back <= 1:
             return any(token.word == "to" for token in words[i + 1 : i + 6])
@@ -224,69 +240,11 @@ def _taken_back(words: Sequence[Token], i: int) -> bool:
             and before[-back - 2] in ("we", "i", "first", "previously", "as")
         ):
             return True
+    opened = next((k for k in range(i - 1, max(-1, i - 4), -1) if words[k].text == "("), None)
+    if opened and words[opened - 1].word in _TOLD and ")" in [token.text for token in words[i + 1 : i + 4]]:
+        return True  # "wrong number in our last post (12)"
     after = [token.word for token in words[i + 1 : i + 5]]
     return " ".join(after[:2]) in _TAKES_BACK
-
-
-def names_in(sentence: Sentence) -> Iterator[tuple[int, int]]:
-    """[first, last] tokens of what looks like a name: runs of capitalised words that are no sentence starters, and
-    handles."""
-    words = sentence.tokens
-    i = 0
-    shouted = sum(t.text.isupper() for t in words if t.kind == "word") > 0.6 * max(
-        1, sum(t.kind == "word" for t in words)
-    )
-    while i < len(words):
-        token = words[i]
-        if token.kind == "handle":
-            yield i, i
-            i += 1
-            continue
-        if not _capital(token) or (shouted and token.word in STOP):
-            i += 1
-            continue
-        first = last = i
-        j = i + 1
-        while j < len(words):
-            if _capital(words[j]) or (words[j].kind == "number" and words[j].start - words[j - 1].end <= 1):
-                if words[j].start - words[j - 1].end > 1:
-                    break
-                last = j
-                j += 1
-            elif (
-                words[j].word in _LINKS
-                and j + 1 < len(words)
-                and _capital(words[j + 1])
-                and words[j].start - words[j - 1].end <= 1
-                and words[j].word != "and"
-            ):
-                j += 1
-            else:
-                break
-        while first <= last and words[first].word in _STARTS:
-            first += 1
-        while last >= first and words[last].word in _STARTS:
-            last -= 1
-        dashed = first == last and last + 1 < len(words) and words[last + 1].text in "-–"
-        opens = first == 0 or words[first - 1].text in '.:!?"“'
-        if first <= last and not (
-            opens and first == last and (words[first].word in STOP or _common(words[first]) or dashed)
-        ):
-            yield first, last
-        i = max(j, i + 1)
-
-
-def _capital(token: Token) -> bool:
-    return (token.kind == "word" and token.text[0].isupper()) or (
-        token.kind == "word"
-        and not token.text.isascii()
-        and not token.text[0].islower()
-        and not token.text[0].isupper()
-    )
-
-
-def _common(token: Token) -> bool:
-    return (token.stem,) in FAMILIES
 
 
 def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
@@ -295,6 +253,8 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     mine = {term.word for term in asked.terms} | {term.stem for term in asked.terms}
     named = {term.word for term in asked.names}
     predicate = next((term.stem for term in asked.terms if not term.name and term.weight > LIGHT), "")
+    before = BEFORE_ASKED.search(fold(asked.text))
+    predecessors = predecessors_in(sentence) if before else None
     winner = predicate in _WINS
     rivals = winner and len(asked.names) >= 2 and _wins(sentence)
     found: list[tuple[int, int, Value]] = []
@@ -302,8 +262,10 @@ def _who(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | No
     for first, last in names_in(sentence):
         if any(i in sentence.taken for i in range(first, last + 1)):
             continue
-        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in _LINKS)
+        name = tuple(words[i].word for i in range(first, last + 1) if words[i].word not in LINKS)
         if first and words[first - 1].text == "#":
+            continue
+        if predecessors is not None and not any(words[i].start in predecessors for i in range(first, last + 1)):
             continue
         if not any(word not in mine and word.isalpha() and len(word) > 1 for word in name) and not rivals:
             continue
@@ -336,6 +298,8 @@ def _when(sentence: Sentence, asked: Asked) -> Slot | None:
         span = sentence.tokens[moment.first : moment.last + 1]
         if moment.grain in ("decade",) or (mine and all(token.word in mine for token in span)):
             continue
+        if [token.word for token in sentence.tokens[max(0, moment.first - 2) : moment.first]] == ["as", "of"]:
+            continue  # "as of today" says when it is told
         if _taken_back(sentence.tokens, moment.first):
             former.append(_moment_value(moment))
         else:
@@ -373,27 +337,15 @@ def _where(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | 
         while end + 1 < len(words) and _goes_on(words, j, end):
             end += 1
         place = tuple(words[k].word for k in range(j, end + 1))
-        if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP:
+        if not any(word not in mine and word not in STOP for word in place) or place[0] in STOP or place in _NOWHERE:
             continue
-        if any(q.first <= j <= q.last for q in sentence.quantities) and not _capital(words[end]):
+        if any(q.first <= j <= q.last for q in sentence.quantities) and not capital(words[end]):
             continue
         if _taken_back(words, j):
             former.append(place)
             continue
-        named = any(_capital(words[k]) for k in range(j, end + 1))
-        strong = token.word in (
-            "in",
-            "at",
-            "near",
-            "outside",
-            "inside",
-            "off",
-            "aboard",
-            "beside",
-            "opposite",
-            "to",
-            "on",
-        )
+        named = any(capital(words[k]) for k in range(j, end + 1))
+        strong = token.word in _STRONG or (token.word == "from" and re.search(r"\bfrom\b", fold(asked.text)))
         known = any(concept in _PLACE_KINDS for k in range(j, end + 1) for concept in concepts_of(words[k].stem))
         strength = (0.7 if named else 0.5 if known else 0.2) + (0.3 if strong else 0.0)
         if best is None or strength > best[0]:
@@ -408,7 +360,7 @@ def _goes_on(words: Sequence[Token], first: int, last: int) -> bool:
     after = words[last + 1]
     if after.kind not in ("word", "number") or after.start - words[last].end > 1:
         return False
-    return _capital(after) or (not _capital(words[first]) and after.word not in STOP and last - first < 3)
+    return capital(after) or (not capital(words[first]) and after.word not in STOP and last - first < 3)
 
 
 def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot | None:
@@ -429,10 +381,10 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         before = words[quantity.first - 1] if quantity.first else None
         if (
             before is not None
-            and _capital(before)
-            and before.word not in _STARTS
+            and capital(before)
+            and before.word not in STARTS
             and quantity.first == quantity.last
-            and not _common(before)
+            and not common(before)
             and quantity.first > 1
         ):
             continue  # part of a name: "Terminal 2", "Falcon 9"
@@ -441,6 +393,8 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
         if not _measures(quantity, asked, words):
             continue
         value = (quantity.kind, *(f"{x:.10g}" for x in quantity.values))
+        if asked.measure == {"count"} and asked.unit and any(x != int(x) for x in quantity.values):
+            continue  # there are no 5.6 people
         if _taken_back(words, quantity.first):
             former.append(value)
             continue
@@ -452,7 +406,7 @@ def _number(sentence: Sentence, asked: Asked, covered: frozenset[int]) -> Slot |
                 f"~{name}" in asked.unit and places & {*behind, quantity.last} for name, places in said.items()
             )
             counted = counted or words[quantity.last].stem in asked.unit
-        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not _capital(token)), None)
+        noun = next((token for token in words[quantity.last + 1 : quantity.last + 5] if not capital(token)), None)
         noun_at = words.index(noun) if noun is not None else -1
         if noun is not None and (noun.word in _DONE or noun.word.endswith(("ed", "ing"))):
             noun = None  # "448 sent outside" counts nothing else
